@@ -1,0 +1,8 @@
+//! Deterministic state machines and plans: inputs in, outputs out, nothing async.
+
+pub mod chunker;
+pub mod conflict;
+pub mod debounce;
+pub mod effect;
+pub mod index;
+pub mod session;

@@ -1,0 +1,1 @@
+//! Sessions: the handshake, and what runs inside it.

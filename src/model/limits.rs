@@ -1,0 +1,90 @@
+//! Every bound of the program in one place, with the relations between them checked at compile time.
+//!
+//! A number that a peer, a disk or a person can push up has its ceiling here, and what lies above it
+//! is refused before anything is allocated for it.
+
+use std::time::Duration;
+
+/// Longest name of one path component, in bytes (`NAME_MAX` of Linux file systems).
+pub const NAME_LEN_MAX: usize = 255;
+/// Longest path inside a folder, in bytes (`PATH_MAX` less the closing NUL).
+pub const PATH_LEN_MAX: usize = 4095;
+/// Deepest nesting of a path inside a folder, in components.
+pub const PATH_DEPTH_MAX: usize = 512;
+/// Longest target of a symbolic link, in bytes.
+pub const SYMLINK_LEN_MAX: usize = 4095;
+
+/// Most authors in one version vector.
+pub const VERSION_AUTHORS_MAX: usize = 256;
+/// Highest value of one counter of a version vector; leaves room so that counting never overflows.
+pub const VERSION_COUNTER_MAX: u64 = 1 << 62;
+
+/// Longest chunk of any tier, in bytes.
+pub const CHUNK_LEN_MAX: usize = 4 << 20;
+/// Most chunks in one recipe page.
+pub const PAGE_CHUNKS_MAX: usize = 512;
+/// Fewest chunks in a recipe page, but for the last.
+pub const PAGE_CHUNKS_MIN: usize = 16;
+/// Most pages in one recipe.
+pub const RECIPE_PAGES_MAX: usize = 1 << 16;
+/// Most chunks that a record carries itself; longer recipes are asked for page by page.
+pub const INLINE_CHUNKS_MAX: usize = 16;
+/// Largest file content that may ride along with its record, in bytes.
+pub const INLINE_CONTENT_MAX: usize = 16 << 10;
+
+/// Longest frame body on the wire, in bytes.
+pub const FRAME_LEN_MAX: usize = CHUNK_LEN_MAX + (64 << 10);
+/// Most records in one `Records` message.
+pub const RECORDS_PER_MESSAGE_MAX: usize = 1024;
+/// Encoded size at which a `Records` message is sent off, in bytes.
+pub const RECORDS_MESSAGE_LEN_TARGET: usize = 512 << 10;
+/// Most items in one request.
+pub const WANT_ITEMS_MAX: usize = 1024;
+/// Bytes of file content asked of one peer and not yet answered.
+pub const WANT_BYTES_IN_FLIGHT_MAX: u64 = 16 << 20;
+/// Requests open at one peer at a time.
+pub const WANTS_IN_FLIGHT_MAX: usize = 64;
+/// Files that are being fetched at a time in one folder.
+pub const FETCHES_MAX: usize = 4096;
+
+/// Most folders that one peer may speak of.
+pub const FOLDERS_MAX: usize = 1024;
+/// Most members of one folder.
+pub const MEMBERS_MAX: usize = 256;
+/// Longest name of a device or folder, in bytes.
+pub const LABEL_LEN_MAX: usize = 128;
+/// Most devices in the trust list.
+pub const DEVICES_MAX: usize = 1024;
+
+/// Longest payload of one Noise message, in bytes (Noise specification, revision 34, section 3,
+/// less the 16 bytes of the tag).
+pub const NOISE_PAYLOAD_MAX: usize = 65_519;
+/// Longest Noise message, in bytes.
+pub const NOISE_MESSAGE_MAX: usize = 65_535;
+/// Longest time a handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Handshakes under way at a time, in all.
+pub const HANDSHAKES_MAX: usize = 256;
+/// First messages remembered to refuse their replay.
+pub const REPLAY_CACHE_MAX: usize = 65_536;
+/// Silence after which a ping is sent.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Silence after which a connection is given up.
+pub const PEER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Times a file that changes while it is read is tried again before it waits for the next event.
+pub const HASH_RETRIES_MAX: u32 = 5;
+/// Problems kept for one folder; the number of all is counted beyond that.
+pub const PROBLEMS_MAX: usize = 1000;
+/// Longest `.kinfoldignore` that is read, in bytes.
+pub const IGNORE_FILE_LEN_MAX: u64 = 1 << 20;
+/// Longest configuration file that is read, in bytes.
+pub const CONFIG_LEN_MAX: u64 = 4 << 20;
+
+const _: () = assert!(FRAME_LEN_MAX > CHUNK_LEN_MAX + 1024);
+const _: () = assert!(RECORDS_MESSAGE_LEN_TARGET * 2 < FRAME_LEN_MAX);
+const _: () = assert!(INLINE_CHUNKS_MAX <= PAGE_CHUNKS_MAX);
+const _: () = assert!(PAGE_CHUNKS_MIN < PAGE_CHUNKS_MAX);
+const _: () = assert!(NOISE_PAYLOAD_MAX + 16 == NOISE_MESSAGE_MAX);
+const _: () = assert!(WANT_BYTES_IN_FLIGHT_MAX as usize >= 2 * CHUNK_LEN_MAX);
+const _: () = assert!(PATH_DEPTH_MAX * 2 <= PATH_LEN_MAX + 1);
