@@ -1,1 +1,157 @@
-//! conflict.
+//! Names of conflict copies: the same on every device that has to make one.
+
+use crate::model::id::DeviceTag;
+use crate::model::limits::NAME_LEN_MAX;
+use crate::model::path::RelPath;
+
+const MARK: &[u8] = b".conflict-";
+
+/// Returns the path of the conflict copy of `path`: `name.conflict-YYYYMMDD-HHMMSS-DEVICE.ext`.
+///
+/// The time is the losing version's own modification time in UTC, and the device is who made it, so
+/// that all who hold the losing version give its copy the same name. `number` tells apart further
+/// copies that would have the same name (1 adds nothing). An overlong name loses characters of its
+/// stem, never of the mark.
+pub fn copy_path(path: &RelPath, mtime_ns: i64, by: DeviceTag, number: u32) -> RelPath {
+    let name = path.name();
+    let (stem, extension) = split_extension(name);
+    let mut mark = MARK.to_vec();
+    mark.extend_from_slice(utc_stamp(mtime_ns).as_bytes());
+    mark.extend_from_slice(format!("-{by}").as_bytes());
+    if number > 1 {
+        mark.extend_from_slice(format!("-{number}").as_bytes());
+    }
+    mark.extend_from_slice(extension);
+    let room = NAME_LEN_MAX - mark.len();
+    let mut copy = stem[..cut_at_character(stem, room)].to_vec();
+    copy.extend_from_slice(&mark);
+    path.with_name(&copy).unwrap_or_else(|_| path.clone())
+}
+
+/// Returns whether the name is that of a conflict copy.
+pub fn is_copy(path: &RelPath) -> bool {
+    copy_of(path).is_some()
+}
+
+/// Returns the path that a conflict copy is a copy of, judging by its name.
+pub fn copy_of(path: &RelPath) -> Option<RelPath> {
+    let name = path.name();
+    let at = name.windows(MARK.len()).rposition(|window| window == MARK)?;
+    let rest = &name[at + MARK.len()..];
+    let (stamp, rest) = (rest.get(..15)?, rest.get(15..)?);
+    let is_stamp = stamp.iter().enumerate().all(|(n, b)| if n == 8 { *b == b'-' } else { b.is_ascii_digit() });
+    let device = rest.strip_prefix(b"-")?;
+    let end = device.iter().position(|b| *b == b'.').unwrap_or(device.len());
+    if !is_stamp || end == 0 || !device[..end].iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-') {
+        return None;
+    }
+    let mut original = name[..at].to_vec();
+    original.extend_from_slice(&device[end..]);
+    path.with_name(&original).ok()
+}
+
+/// Splits off the extension, with its dot; a leading dot does not begin one, and neither does a dot
+/// so far from the end that it is part of the name.
+fn split_extension(name: &[u8]) -> (&[u8], &[u8]) {
+    match name.iter().rposition(|b| *b == b'.') {
+        Some(at) if at > 0 && name.len() - at <= 32 => name.split_at(at),
+        _ => (name, b""),
+    }
+}
+
+/// Returns the greatest length up to `room` that does not cut a UTF-8 character in two.
+fn cut_at_character(bytes: &[u8], room: usize) -> usize {
+    let mut at = bytes.len().min(room);
+    while at > 0 && at < bytes.len() && bytes[at] & 0xc0 == 0x80 && room - at < 4 {
+        at -= 1;
+    }
+    at
+}
+
+/// Writes a time as `YYYYMMDD-HHMMSS` in UTC, by the proleptic Gregorian calendar. Times outside the
+/// years 0 to 9999 are brought to the nearest end.
+///
+/// Days to date: Howard Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
+fn utc_stamp(ns: i64) -> String {
+    const DAY: i64 = 86_400;
+    let seconds = ns.div_euclid(1_000_000_000).clamp(-62_167_219_200, 253_402_300_799);
+    let (days, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (h, m, s) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}{month:02}{day:02}-{h:02}{m:02}{s:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::parse(text.as_bytes()).unwrap()
+    }
+
+    const BY: DeviceTag = DeviceTag([0; 5]);
+
+    #[test]
+    fn a_copy_lies_beside_the_file_and_keeps_its_extension() {
+        for (original, copy) in [
+            ("d/report.odt", "d/report.conflict-20231114-221320-qqqqqqq.odt"),
+            ("Makefile", "Makefile.conflict-20231114-221320-qqqqqqq"),
+            (".bashrc", ".bashrc.conflict-20231114-221320-qqqqqqq"),
+            ("a.tar.gz", "a.tar.conflict-20231114-221320-qqqqqqq.gz"),
+        ] {
+            let made = copy_path(&path(original), 1_700_000_000_000_000_000, BY, 1);
+            assert_eq!(made, path(copy));
+            assert_eq!(copy_of(&made), Some(path(original)));
+        }
+    }
+
+    #[test]
+    fn a_further_copy_gets_a_number() {
+        let second = copy_path(&path("f.txt"), 0, BY, 2);
+        assert_eq!(second, path("f.conflict-19700101-000000-qqqqqqq-2.txt"));
+        assert_eq!(copy_of(&second), Some(path("f.txt")));
+    }
+
+    #[test]
+    fn a_copy_of_a_copy_is_possible() {
+        let copy = copy_path(&path("f"), 0, BY, 1);
+        let again = copy_path(&copy, 1_000_000_000, BY, 1);
+        assert_ne!(copy, again);
+        assert_eq!(copy_of(&again), Some(copy));
+    }
+
+    #[test]
+    fn a_longest_name_still_gets_a_copy() {
+        for name in ["n".repeat(255), "é".repeat(127), format!("{}.txt", "n".repeat(251))] {
+            let copy = copy_path(&path(&name), i64::MAX, BY, 99);
+            assert!(copy.name().len() <= NAME_LEN_MAX);
+            assert!(is_copy(&copy), "{copy}");
+            assert!(std::str::from_utf8(copy.name()).is_ok(), "{copy}");
+        }
+    }
+
+    #[test]
+    fn ordinary_names_are_no_copies() {
+        for name in
+            ["f", "f.conflict-", "f.conflict-2023-1", "f.conflict-20231114-22132x-a", "f.conflict-20231114-221320"]
+        {
+            assert!(!is_copy(&path(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn times_far_off_are_still_times() {
+        assert_eq!(utc_stamp(i64::MAX), "22620411-234716");
+        assert_eq!(utc_stamp(i64::MIN), "16770921-001243");
+        assert_eq!(utc_stamp(951_782_400_000_000_000), "20000229-000000");
+        assert_eq!(utc_stamp(-1), "19691231-235959");
+    }
+}

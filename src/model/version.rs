@@ -72,17 +72,21 @@ impl VersionVector {
         self.0.binary_search_by_key(&author, |c| c.0).map_or(0, |at| self.0[at].1)
     }
 
-    /// Returns the version after one more change by `author`.
+    /// Returns the version after a change by `author`, who counts it as its `count`th.
+    ///
+    /// Authors count all their changes in one row, so that a count is never used twice.
     ///
     /// # Errors
-    /// The counter or the number of authors would pass its bound.
-    pub fn after_change_by(&self, author: AuthorId) -> Result<Self, VersionError> {
+    /// The count is not above the author's last one, or it or the number of authors is out of bounds.
+    pub fn after_change(&self, author: AuthorId, count: u64) -> Result<Self, VersionError> {
+        if count <= self.counter(author) || count > VERSION_COUNTER_MAX {
+            return Err(VersionError::Counter);
+        }
         let mut next = self.clone();
         match next.0.binary_search_by_key(&author, |c| c.0) {
-            Ok(at) if next.0[at].1 >= VERSION_COUNTER_MAX => return Err(VersionError::Counter),
-            Ok(at) => next.0[at].1 += 1,
+            Ok(at) => next.0[at].1 = count,
             Err(_) if next.0.len() >= VERSION_AUTHORS_MAX => return Err(VersionError::Authors),
-            Err(at) => next.0.insert(at, (author, 1)),
+            Err(at) => next.0.insert(at, (author, count)),
         }
         Ok(next)
     }
@@ -173,13 +177,13 @@ pub(crate) mod tests {
 
         #[test]
         fn a_change_replaces_what_it_saw(a in any_version(), author in 0u64..6) {
-            let next = a.after_change_by(AuthorId(author)).unwrap();
+            let next = a.after_change(AuthorId(author), 9).unwrap();
             prop_assert_eq!(a.compare(&next), Causality::Before);
         }
 
         #[test]
         fn two_changes_of_one_version_are_concurrent(a in any_version()) {
-            let (x, y) = (a.after_change_by(AuthorId(8)).unwrap(), a.after_change_by(AuthorId(9)).unwrap());
+            let (x, y) = (a.after_change(AuthorId(8), 1).unwrap(), a.after_change(AuthorId(9), 1).unwrap());
             prop_assert_eq!(x.compare(&y), Causality::Concurrent);
         }
     }
@@ -196,8 +200,10 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_counter_at_its_bound_refuses_to_count() {
-        let full = VersionVector::parse(vec![(AuthorId(1), VERSION_COUNTER_MAX)]).unwrap();
-        assert_eq!(full.after_change_by(AuthorId(1)), Err(VersionError::Counter));
+    fn a_count_never_goes_back_nor_past_its_bound() {
+        let seven = VersionVector::parse(vec![(AuthorId(1), 7)]).unwrap();
+        assert_eq!(seven.after_change(AuthorId(1), 7), Err(VersionError::Counter));
+        assert_eq!(seven.after_change(AuthorId(1), VERSION_COUNTER_MAX + 1), Err(VersionError::Counter));
+        assert_eq!(seven.after_change(AuthorId(1), 8).unwrap().counter(AuthorId(1)), 8);
     }
 }
