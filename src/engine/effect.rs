@@ -212,11 +212,17 @@ pub enum Action {
     },
     /// Remove it: a directory only if it is empty.
     Remove,
-    /// Rename it to a conflict copy beside it; the name is left free.
-    SetAside {
-        /// The name it gets; if that is taken, the disk adds a number.
-        to: RelPath,
-    },
+}
+
+/// What becomes of a file that is replaced or removed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Displaced {
+    /// It goes to history.
+    History,
+    /// It is dropped: its content lies elsewhere.
+    Drop,
+    /// It becomes a conflict copy of this name; if that is taken, the disk adds a number.
+    Copy(RelPath),
 }
 
 /// One step of a commit.
@@ -228,8 +234,8 @@ pub struct CommitItem {
     pub expect: Expect,
     /// What to do.
     pub action: Action,
-    /// Whether what is replaced or removed goes to history (else it is dropped).
-    pub keep: bool,
+    /// What becomes of the file that is replaced or removed.
+    pub displaced: Displaced,
     /// Names the conflict copy of an edit that nobody has seen yet.
     pub by: DeviceTag,
 }
@@ -243,9 +249,10 @@ pub enum CommitOutcome {
         stat: Option<Stat>,
         /// The name in history under which the former file is kept.
         kept: Option<String>,
-        /// Where something lies now that has to be looked at: the conflict copy of an edit that
-        /// came out in the exchange, or the one that was set aside.
-        aside: Option<RelPath>,
+        /// Where the displaced file lies now, if it became a conflict copy.
+        aside: Option<(RelPath, Stat)>,
+        /// Whether what came out is an edit that nobody had seen, and not what was expected.
+        unseen: bool,
     },
     /// What lies there is not what was expected. Nothing was changed; look again.
     Mismatch,

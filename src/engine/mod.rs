@@ -1,8 +1,12 @@
 //! Deterministic state machines and plans: inputs in, outputs out, nothing async.
 
+pub mod assemble;
+pub mod chunk;
 pub mod chunker;
 pub mod conflict;
 pub mod debounce;
 pub mod effect;
+pub mod folder;
 pub mod index;
+pub mod reconcile;
 pub mod session;

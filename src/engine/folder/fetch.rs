@@ -1,0 +1,517 @@
+//! Asking peers for recipes and chunks, and answering their requests.
+
+use std::collections::BTreeMap;
+
+use crate::engine::chunk::VerifiedChunk;
+use crate::engine::folder::take::Step;
+use crate::engine::folder::{Folder, Now, Output};
+use crate::engine::index::{Index, Local};
+use crate::model::id::{ContentId, DeviceId, PageId};
+use crate::model::limits;
+use crate::model::path::RelPath;
+use crate::model::recipe::{ChunkRef, PageRef, Recipe, content_id_of};
+use crate::wire::message::{ChunkHeader, Message, Run, Want, WantItem, WantRecipe};
+
+/// Bytes that one request asks for, roughly.
+const REQUEST_BYTES: u64 = 1 << 20;
+/// Files in one request.
+const REQUEST_ITEMS: usize = 256;
+/// Bytes asked of one peer and not yet answered.
+const WINDOW: u64 = limits::WANT_BYTES_IN_FLIGHT_MAX / 2;
+/// Requests for recipes and pages open at one peer.
+const RECIPES_MAX: usize = 32;
+
+/// Something that was asked of a peer.
+#[derive(Debug)]
+pub(super) struct Request {
+    peer: DeviceId,
+    what: Asked,
+}
+
+#[derive(Debug)]
+enum Asked {
+    Recipe(RelPath, ContentId),
+    Pages { path: RelPath, content: ContentId, left: usize },
+    Chunks { items: Vec<AskedItem>, bytes: u64, left: usize },
+}
+
+/// The chunks of one file that were asked for in a request.
+#[derive(Debug)]
+struct AskedItem {
+    path: RelPath,
+    content: ContentId,
+    chunks: BTreeMap<u32, (u64, ChunkRef)>,
+}
+
+impl<I: Index> Folder<I> {
+    /// Asks connected peers for what the tasks lack, as far as their windows allow.
+    pub(super) fn pump_requests(&mut self) {
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        for peer in peers {
+            while self.has_window(&peer) && self.ask(peer) {}
+        }
+    }
+
+    fn has_window(&self, peer: &DeviceId) -> bool {
+        self.peers.get(peer).is_some_and(|p| {
+            p.asked_bytes < WINDOW && p.asked_requests < limits::WANTS_IN_FLIGHT_MAX && p.asked_requests < RECIPES_MAX
+        })
+    }
+
+    /// Sends one request to a peer, if there is something to ask it for.
+    fn ask(&mut self, peer: DeviceId) -> bool {
+        let mut items = Vec::new();
+        let mut wanted = Vec::new();
+        let mut bytes = 0;
+        let mut passed_over = Vec::new();
+        while bytes < REQUEST_BYTES && items.len() < REQUEST_ITEMS {
+            let Some(path) = self.fetchable.pop_front() else {
+                break;
+            };
+            let Some(task) = self.tasks.get_mut(&path) else {
+                continue;
+            };
+            if !task.providers.contains(&peer) {
+                passed_over.push(path);
+                continue;
+            }
+            let content = task.content();
+            match &mut task.step {
+                Step::Root { asked } if !*asked => {
+                    *asked = true;
+                    self.fetchable.extend(passed_over);
+                    self.give_back(items, wanted);
+                    self.ask_recipe(peer, path, content, None);
+                    return true;
+                }
+                Step::Pages { root, have, asked } if !*asked => {
+                    *asked = true;
+                    let missing = root.iter().enumerate().filter(|(_, page)| !have.contains_key(&page.id));
+                    let pages = missing.map(|(n, _)| n as u32).take(limits::WANT_ITEMS_MAX).collect();
+                    self.fetchable.extend(passed_over);
+                    self.give_back(items, wanted);
+                    self.ask_recipe(peer, path, content, Some(pages));
+                    return true;
+                }
+                Step::Chunks { todo, asked, .. } => {
+                    let Some(recipe) = &task.recipe else {
+                        continue;
+                    };
+                    let mut item = AskedItem { path: path.clone(), content, chunks: BTreeMap::new() };
+                    let runs = take_runs(recipe, todo, REQUEST_BYTES - bytes, &mut item.chunks);
+                    if runs.is_empty() {
+                        continue;
+                    }
+                    asked.extend(item.chunks.keys());
+                    bytes += runs.iter().map(Run::bytes).sum::<u64>();
+                    let is_more = !todo.is_empty();
+                    wanted.push(WantItem { path: path.clone(), content, runs });
+                    items.push(item);
+                    if is_more {
+                        self.fetchable.push_front(path);
+                        if bytes >= REQUEST_BYTES {
+                            break;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.fetchable.extend(passed_over);
+        if items.is_empty() {
+            return false;
+        }
+        let left = items.iter().map(|item| item.chunks.len()).sum();
+        let request = self.open_request(peer, Asked::Chunks { items, bytes, left }, bytes);
+        let want = Want { request, folder: self.params.folder, items: wanted };
+        self.outputs.push_back(Output::Send(peer, Message::Want(want)));
+        true
+    }
+
+    /// Undoes a request for chunks that was not sent after all.
+    fn give_back(&mut self, items: Vec<AskedItem>, _wanted: Vec<WantItem>) {
+        for item in items {
+            self.return_chunks(&item);
+        }
+    }
+
+    fn ask_recipe(&mut self, peer: DeviceId, path: RelPath, content: ContentId, pages: Option<Vec<u32>>) {
+        let asked = match &pages {
+            None => Asked::Recipe(path.clone(), content),
+            Some(pages) => Asked::Pages { path: path.clone(), content, left: pages.len() },
+        };
+        let request = self.open_request(peer, asked, 0);
+        let want = WantRecipe { request, folder: self.params.folder, path, content };
+        let message = match pages {
+            None => Message::WantRecipe(want),
+            Some(pages) => Message::WantPages { want, pages },
+        };
+        self.outputs.push_back(Output::Send(peer, message));
+    }
+
+    fn open_request(&mut self, peer: DeviceId, what: Asked, bytes: u64) -> u64 {
+        self.last_request += 1;
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.asked_bytes += bytes;
+            peer.asked_requests += 1;
+        }
+        self.requests.insert(self.last_request, Request { peer, what });
+        self.last_request
+    }
+
+    fn close_request(&mut self, request: u64) {
+        let Some(Request { peer, what }) = self.requests.remove(&request) else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.asked_requests = peer.asked_requests.saturating_sub(1);
+            if let Asked::Chunks { bytes, .. } = what {
+                peer.asked_bytes = peer.asked_bytes.saturating_sub(bytes);
+            }
+        }
+    }
+
+    /// Gives back all that a peer was asked for and will not answer any more.
+    pub(super) fn drop_requests_of(&mut self, peer: &DeviceId) {
+        let of_peer: Vec<_> = self.requests.iter().filter(|(_, r)| r.peer == *peer).map(|(n, _)| *n).collect();
+        for number in of_peer {
+            let Some(request) = self.requests.remove(&number) else {
+                continue;
+            };
+            match request.what {
+                Asked::Recipe(path, content) | Asked::Pages { path, content, .. } => self.ask_anew(&path, content),
+                Asked::Chunks { items, .. } => items.iter().for_each(|item| self.return_chunks(item)),
+            }
+        }
+    }
+
+    fn ask_anew(&mut self, path: &RelPath, content: ContentId) {
+        if let Some(task) = self.tasks.get_mut(path).filter(|task| task.content() == content) {
+            if let Step::Root { asked } | Step::Pages { asked, .. } = &mut task.step {
+                *asked = false;
+                self.fetchable.push_back(path.clone());
+            }
+        }
+    }
+
+    fn return_chunks(&mut self, item: &AskedItem) {
+        let Some(task) = self.tasks.get_mut(&item.path).filter(|task| task.content() == item.content) else {
+            return;
+        };
+        if let Step::Chunks { todo, asked, .. } = &mut task.step {
+            for chunk in item.chunks.keys() {
+                if asked.remove(chunk) {
+                    todo.push(*chunk);
+                }
+            }
+            todo.sort_unstable_by(|a, b| b.cmp(a));
+            self.fetchable.push_back(item.path.clone());
+        }
+    }
+
+    pub(super) fn handle_recipe(
+        &mut self,
+        now: Now,
+        peer: DeviceId,
+        request: u64,
+        pages: Vec<PageRef>,
+    ) -> Result<(), I::Error> {
+        let Some(Request { what: Asked::Recipe(path, content), .. }) = self.request_of(peer, request) else {
+            return Ok(());
+        };
+        let (path, content) = (path.clone(), *content);
+        self.close_request(request);
+        let size = pages.iter().try_fold(0u64, |sum, page| sum.checked_add(page.bytes));
+        let Some(task) = self.tasks.get_mut(&path).filter(|task| task.content() == content) else {
+            return Ok(());
+        };
+        if content_id_of(&pages) != content || size != task.size() {
+            self.misbehaved(peer, "a recipe that is not what its record says");
+            return Ok(());
+        }
+        // Pages of the version that lies here need not travel.
+        let mut have = BTreeMap::new();
+        if let Some(former) = self.index.recipe(&path)? {
+            have.extend(former.pages().map(|chunks| (PageRef::of(chunks).id, chunks.to_vec())));
+        }
+        if let Some(task) = self.tasks.get_mut(&path) {
+            task.step = Step::Pages { root: pages, have, asked: false };
+        }
+        self.complete_pages(now, &path)
+    }
+
+    pub(super) fn handle_page(
+        &mut self,
+        now: Now,
+        peer: DeviceId,
+        request: u64,
+        chunks: Vec<ChunkRef>,
+    ) -> Result<(), I::Error> {
+        let Some(Request { what: Asked::Pages { path, content, left }, .. }) = self.request_of(peer, request) else {
+            return Ok(());
+        };
+        *left = left.saturating_sub(1);
+        let (path, content, is_last) = (path.clone(), *content, *left == 0);
+        if is_last {
+            self.close_request(request);
+        }
+        let Some(task) = self.tasks.get_mut(&path).filter(|task| task.content() == content) else {
+            return Ok(());
+        };
+        let Step::Pages { root, have, asked } = &mut task.step else {
+            return Ok(());
+        };
+        let page = PageRef::of(&chunks);
+        if !root.contains(&page) {
+            self.misbehaved(peer, "a recipe page that was not asked for");
+            return Ok(());
+        }
+        have.insert(page.id, chunks);
+        if is_last {
+            *asked = false;
+            return self.complete_pages(now, &path);
+        }
+        Ok(())
+    }
+
+    /// Puts the recipe together, or asks for the pages that are still missing.
+    fn complete_pages(&mut self, _now: Now, path: &RelPath) -> Result<(), I::Error> {
+        let Some(mut task) = self.tasks.remove(path) else {
+            return Ok(());
+        };
+        if let Step::Pages { root, have, .. } = &task.step {
+            let pages: Option<Vec<&Vec<ChunkRef>>> =
+                root.iter().map(|page: &PageRef| have.get::<PageId>(&page.id)).collect();
+            let recipe = pages.and_then(|pages| Recipe::parse(pages.into_iter().flatten().copied().collect()).ok());
+            match recipe {
+                Some(recipe) => {
+                    task.recipe = Some(recipe);
+                    self.plan_content(&mut task)?;
+                }
+                None => self.fetchable.push_back(path.clone()),
+            }
+        }
+        self.tasks.insert(path.clone(), task);
+        Ok(())
+    }
+
+    fn request_of(&mut self, peer: DeviceId, request: u64) -> Option<&mut Request> {
+        self.requests.get_mut(&request).filter(|r| r.peer == peer)
+    }
+
+    pub(super) fn handle_chunk(
+        &mut self,
+        _now: Now,
+        peer: DeviceId,
+        header: ChunkHeader,
+        chunk: VerifiedChunk,
+    ) -> Result<(), I::Error> {
+        let Some(Request { what: Asked::Chunks { items, left, .. }, .. }) = self.request_of(peer, header.request)
+        else {
+            return Ok(());
+        };
+        let Some(item) = items.get_mut(usize::from(header.item)) else {
+            self.misbehaved(peer, "a chunk that was not asked for");
+            return Ok(());
+        };
+        let Some((offset, wanted)) = item.chunks.remove(&header.chunk) else {
+            self.misbehaved(peer, "a chunk that was not asked for");
+            return Ok(());
+        };
+        *left -= 1;
+        let (path, content, is_last) = (item.path.clone(), item.content, *left == 0);
+        if is_last {
+            self.close_request(header.request);
+        }
+        let is_right = chunk.id() == wanted.id && chunk.bytes().len() == wanted.len as usize;
+        if !is_right {
+            // Its file changed under its hands, or it lies; either way it does not have this content.
+            return self.handle_lost(peer, &path, content, &[header.chunk]);
+        }
+        let Some(task) = self.tasks.get_mut(&path).filter(|task| task.content() == content) else {
+            return Ok(());
+        };
+        if let Step::Chunks { asked, staging, .. } = &mut task.step
+            && asked.remove(&header.chunk)
+        {
+            staging.insert(header.chunk);
+            self.outputs.push_back(Output::Stage(task.stage, header.chunk, offset, chunk));
+            if let Some(peer) = self.peers.get_mut(&peer) {
+                peer.received_bytes += u64::from(wanted.len);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_missing(&mut self, now: Now, peer: DeviceId, request: u64, item: u16) -> Result<(), I::Error> {
+        let Some(open) = self.request_of(peer, request) else {
+            return Ok(());
+        };
+        match &mut open.what {
+            Asked::Recipe(path, content) | Asked::Pages { path, content, .. } => {
+                let (path, content) = (path.clone(), *content);
+                self.close_request(request);
+                self.ask_anew(&path, content);
+                self.drop_provider(now, peer, &path, content);
+                Ok(())
+            }
+            Asked::Chunks { items, left, .. } => {
+                let Some(item) = items.get_mut(usize::from(item)) else {
+                    return Ok(());
+                };
+                let lost: Vec<_> = std::mem::take(&mut item.chunks).into_keys().collect();
+                *left -= lost.len();
+                let (path, content, is_last) = (item.path.clone(), item.content, *left == 0);
+                if is_last {
+                    self.close_request(request);
+                }
+                self.handle_lost(peer, &path, content, &lost)?;
+                self.drop_provider(now, peer, &path, content);
+                Ok(())
+            }
+        }
+    }
+
+    /// These chunks will not come from this peer.
+    fn handle_lost(
+        &mut self,
+        peer: DeviceId,
+        path: &RelPath,
+        content: ContentId,
+        chunks: &[u32],
+    ) -> Result<(), I::Error> {
+        if let Some(task) = self.tasks.get_mut(path).filter(|task| task.content() == content) {
+            if let Step::Chunks { todo, asked, .. } = &mut task.step {
+                for chunk in chunks {
+                    if asked.remove(chunk) {
+                        todo.push(*chunk);
+                    }
+                }
+                self.fetchable.push_back(path.clone());
+            }
+            task.providers.remove(&peer);
+        }
+        Ok(())
+    }
+
+    /// A peer does not have what it said. It will say what it has instead; until then the path rests.
+    fn drop_provider(&mut self, now: Now, peer: DeviceId, path: &RelPath, content: ContentId) {
+        if let Some(task) = self.tasks.get_mut(path).filter(|task| task.content() == content) {
+            task.providers.remove(&peer);
+            if task.providers.is_empty() {
+                if let Some(task) = self.tasks.remove(path) {
+                    self.stages.remove(&task.stage);
+                }
+                self.put_off(now, path, false);
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------------------------ serving
+
+    /// Returns the file that a peer asks for, if this device holds just that.
+    fn held(&self, path: &RelPath, content: ContentId) -> Result<Option<Local>, I::Error> {
+        let local = self.index.local(path)?;
+        Ok(local.filter(|l| !l.ignored && l.record.body.file().is_some_and(|file| file.content == content)))
+    }
+
+    pub(super) fn serve_recipe(
+        &mut self,
+        peer: DeviceId,
+        want: &WantRecipe,
+        pages: Option<&[u32]>,
+    ) -> Result<(), I::Error> {
+        let request = want.request;
+        let recipe = match self.held(&want.path, want.content)? {
+            Some(_) => self.index.recipe(&want.path)?,
+            None => None,
+        };
+        let Some(recipe) = recipe else {
+            self.outputs.push_back(Output::Send(peer, Message::Missing { request, item: 0 }));
+            return Ok(());
+        };
+        let Some(pages) = pages else {
+            self.outputs.push_back(Output::Send(peer, Message::Recipe { request, pages: recipe.root() }));
+            return Ok(());
+        };
+        let all: Vec<_> = recipe.pages().collect();
+        for page in pages {
+            match all.get(*page as usize) {
+                Some(chunks) => {
+                    let message = Message::Page { request, page: *page, chunks: chunks.to_vec() };
+                    self.outputs.push_back(Output::Send(peer, message));
+                }
+                None => self.misbehaved(peer, "a request for a page that does not exist"),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn serve(&mut self, peer: DeviceId, want: Want) -> Result<(), I::Error> {
+        let request = want.request;
+        let mut items = Vec::new();
+        for (number, item) in (0u16..).zip(want.items) {
+            let held = self.held(&item.path, item.content)?;
+            let size = held.as_ref().and_then(|l| l.record.body.file()).map_or(0, |file| file.size);
+            match held.and_then(|local| local.stat) {
+                Some(stat) if item.runs.iter().all(|run| run.offset + run.bytes() <= size) => {
+                    items.push((number, item.path, stat, item.runs));
+                }
+                _ => self.outputs.push_back(Output::Send(peer, Message::Missing { request, item: number })),
+            }
+        }
+        if !items.is_empty() {
+            self.outputs.push_back(Output::Serve { peer, request, items });
+        }
+        Ok(())
+    }
+}
+
+/// Takes chunks off the end of `todo`, up to `budget` bytes but at least one, joined to runs.
+fn take_runs(
+    recipe: &Recipe,
+    todo: &mut Vec<u32>,
+    budget: u64,
+    taken: &mut BTreeMap<u32, (u64, ChunkRef)>,
+) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut bytes = 0;
+    let mut offsets = OffsetCursor { recipe, index: 0, offset: 0 };
+    while let Some(&index) = todo.last() {
+        let Some(chunk) = recipe.chunks().get(index as usize).copied() else {
+            todo.pop();
+            continue;
+        };
+        if bytes > 0 && bytes + u64::from(chunk.len) > budget {
+            break;
+        }
+        todo.pop();
+        let offset = offsets.seek(index);
+        bytes += u64::from(chunk.len);
+        taken.insert(index, (offset, chunk));
+        match runs.last_mut() {
+            Some(run) if run.first + run.lens.len() as u32 == index => run.lens.push(chunk.len),
+            _ => runs.push(Run { first: index, offset, lens: vec![chunk.len] }),
+        }
+    }
+    runs
+}
+
+/// Finds the offsets of chunks whose indices rise, adding each length once.
+struct OffsetCursor<'a> {
+    recipe: &'a Recipe,
+    index: u32,
+    offset: u64,
+}
+
+impl OffsetCursor<'_> {
+    fn seek(&mut self, index: u32) -> u64 {
+        if index < self.index {
+            (self.index, self.offset) = (0, 0);
+        }
+        let skipped = &self.recipe.chunks()[self.index as usize..index as usize];
+        self.offset += skipped.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>();
+        self.index = index;
+        self.offset
+    }
+}

@@ -1,0 +1,605 @@
+//! What happens here: scans, reading of files, and the records that come of it.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::engine::effect::{Depth, Found, HashOutcome, JobId, ScanEnd, ScanItem, Scope};
+use crate::engine::folder::take::Retry;
+use crate::engine::folder::{Folder, Note, Now, Output};
+use crate::engine::index::{Index, Local};
+use crate::model::id::Sequence;
+use crate::model::limits;
+use crate::model::path::RelPath;
+use crate::model::problem::ProblemKind;
+use crate::model::recipe::Recipe;
+use crate::model::record::{Body, FileBody, Record};
+use crate::model::stat::{Kind, Stat};
+use crate::model::version::VersionVector;
+
+/// How often the whole folder is scanned while not all of it can be watched.
+const UNWATCHED_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a missing root is looked for.
+const ROOT_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a file that changed while it was read is left alone.
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
+/// Files that are read at a time.
+const HASHES_MAX: usize = 64;
+
+/// Scans under way, and what they have found so far.
+pub(super) struct Scans {
+    full: Option<JobId>,
+    partial: Option<JobId>,
+    full_wanted: bool,
+    full_done_at: Option<Duration>,
+    pub(super) root_missing: Option<String>,
+    watch_limited: bool,
+    /// Paths to look at.
+    dirty: BTreeMap<RelPath, Depth>,
+    /// Paths that the scans under way did not find where the index has something.
+    gone: BTreeMap<JobId, BTreeSet<RelPath>>,
+    /// Paths that are gone, each with the number of the last reading that must end first: one of
+    /// the files that are being read may be this one under another name.
+    gone_for_good: BTreeMap<RelPath, u64>,
+    to_hash: BTreeMap<RelPath, (u64, Stat)>,
+    hashing: BTreeMap<RelPath, (u64, Stat)>,
+    hashes: u64,
+    hash_failures: BTreeMap<RelPath, u32>,
+    /// What commits touched, and the last scan that began before they ended.
+    touched_by_us: BTreeMap<RelPath, JobId>,
+}
+
+impl Scans {
+    pub(super) fn new() -> Self {
+        Self {
+            full: None,
+            partial: None,
+            full_wanted: true,
+            full_done_at: None,
+            root_missing: None,
+            watch_limited: false,
+            dirty: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            gone_for_good: BTreeMap::new(),
+            to_hash: BTreeMap::new(),
+            hashing: BTreeMap::new(),
+            hashes: 0,
+            hash_failures: BTreeMap::new(),
+            touched_by_us: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn want_full(&mut self) {
+        self.full_wanted = true;
+    }
+
+    pub(super) fn to_hash_len(&self) -> usize {
+        self.to_hash.len()
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.full.is_some()
+            || self.partial.is_some()
+            || self.full_wanted
+            || !self.dirty.is_empty()
+            || !self.to_hash.is_empty()
+            || !self.hashing.is_empty()
+            || !self.gone_for_good.is_empty()
+    }
+
+    /// Whether a first look at the folder is yet to be finished.
+    pub(super) fn is_first(&self) -> bool {
+        self.full_done_at.is_none()
+    }
+
+    pub(super) fn poll_timeout(&self, rescan_interval: Duration) -> Option<Duration> {
+        if self.full.is_some() {
+            return None;
+        }
+        let interval = match (&self.root_missing, self.watch_limited) {
+            (Some(_), _) => ROOT_INTERVAL,
+            (None, true) => UNWATCHED_INTERVAL.min(rescan_interval),
+            (None, false) => rescan_interval,
+        };
+        self.full_done_at.map(|done| done + interval)
+    }
+
+    pub(super) fn is_reading(&self, path: &RelPath) -> bool {
+        self.to_hash.contains_key(path) || self.hashing.contains_key(path)
+    }
+
+    pub(super) fn is_reading_below(&self, dir: &RelPath) -> bool {
+        let below =
+            |map: &BTreeMap<RelPath, (u64, Stat)>| map.range(dir.clone()..).take(2).any(|(path, _)| path.is_below(dir));
+        below(&self.to_hash) || below(&self.hashing) || self.dirty.range(dir.clone()..).any(|(p, _)| p.is_below(dir))
+    }
+
+    /// Notes that a commit touched a path: scans that are under way may have looked before.
+    pub(super) fn committed(&mut self, path: &RelPath, last_job: JobId) {
+        if self.full.is_some() || self.partial.is_some() {
+            self.touched_by_us.insert(path.clone(), last_job);
+        }
+    }
+
+    fn first_reading(&self) -> Option<u64> {
+        self.to_hash.values().chain(self.hashing.values()).map(|(number, _)| *number).min()
+    }
+}
+
+impl<I: Index> Folder<I> {
+    pub(super) fn handle_touched(&mut self, now: Now, paths: BTreeMap<RelPath, Depth>) {
+        for (path, depth) in paths {
+            self.debounce.handle_event(now.at, path, depth);
+        }
+    }
+
+    pub(super) fn handle_watch_limited(&mut self, _now: Now, limited: bool) {
+        self.scans.watch_limited = limited;
+        if limited {
+            self.report(None, ProblemKind::WatchLimit, "");
+        } else {
+            self.forget_problem(&(None, ProblemKind::WatchLimit));
+        }
+    }
+
+    /// Looks at a path again as soon as it may be looked at.
+    pub(super) fn look_again(&mut self, path: &RelPath, depth: Depth) {
+        let known = self.scans.dirty.entry(path.clone()).or_insert(depth);
+        *known = (*known).max(depth);
+    }
+
+    pub(super) fn handle_scan_item(&mut self, now: Now, job: JobId, item: ScanItem) -> Result<(), I::Error> {
+        match item {
+            ScanItem::Listing { dir, entries } => self.handle_listing(now, job, dir, entries),
+            ScanItem::Path { path, found: Some(found) } => self.handle_found(now, job, path, found),
+            ScanItem::Path { path, found: None } => {
+                if self.may_believe(job, &path) {
+                    self.scans.gone.entry(job).or_default().insert(path);
+                }
+                Ok(())
+            }
+            ScanItem::Unlisted { dir, detail } => {
+                self.report(dir.as_ref(), ProblemKind::Unreadable, detail);
+                Ok(())
+            }
+        }
+    }
+
+    /// Compares a directory with what the index has of it; both are in the order of names.
+    fn handle_listing(
+        &mut self,
+        now: Now,
+        job: JobId,
+        dir: Option<RelPath>,
+        entries: Vec<(Box<[u8]>, Found)>,
+    ) -> Result<(), I::Error> {
+        let known = self.index.children(dir.as_ref())?;
+        let names: BTreeSet<&[u8]> = entries.iter().map(|(name, _)| &**name).collect();
+        for local in known {
+            let is_held = local.record.body.is_live() || local.ignored;
+            if is_held && !names.contains(local.record.path.name()) {
+                // A listing says it of many; each is asked for by name before it is believed.
+                self.look_again(&local.record.path, Depth::Entry);
+            }
+        }
+        for (name, found) in entries {
+            match RelPath::child(dir.as_ref(), &name) {
+                Ok(path) => self.handle_found(now, job, path, found)?,
+                Err(error) => {
+                    let name = crate::model::path::Escaped(&name).to_string();
+                    self.report(dir.as_ref(), ProblemKind::Name, format!("{name}: {error}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a finding still counts: nobody is at work at the path, and no commit touched it after
+    /// the scan began. Else it is looked at again later.
+    fn may_believe(&mut self, job: JobId, path: &RelPath) -> bool {
+        let is_stale = self.scans.touched_by_us.get(path).is_some_and(|last| job <= *last);
+        if is_stale || self.is_committing(path) || self.scans.hashing.contains_key(path) {
+            self.look_again(path, Depth::Entry);
+            return false;
+        }
+        true
+    }
+
+    fn handle_found(&mut self, now: Now, job: JobId, path: RelPath, found: Found) -> Result<(), I::Error> {
+        if !self.may_believe(job, &path) {
+            return Ok(());
+        }
+        let local = self.index.local(&path)?;
+        match found {
+            Found::Ignored => self.handle_ignored(&path, local),
+            Found::Special => {
+                self.report(Some(&path), ProblemKind::Special, "");
+                Ok(())
+            }
+            Found::Unreadable(detail) => {
+                self.report(Some(&path), ProblemKind::Unreadable, detail);
+                Ok(())
+            }
+            Found::Entry(stat) if stat.kind == Kind::Dir => self.handle_dir(now, path, local, stat),
+            Found::Entry(stat) => self.handle_file(now, path, local, stat),
+            Found::Symlink(stat, target) => {
+                let body = Body::Symlink { target };
+                self.handle_plain(now, path, local, stat, body)
+            }
+        }
+    }
+
+    /// A path that the rules leave out keeps its record as a memory, which is not announced.
+    fn handle_ignored(&mut self, path: &RelPath, local: Option<Local>) -> Result<(), I::Error> {
+        match local {
+            Some(local) if local.ignored => Ok(()),
+            Some(local) if local.record.body.is_live() => self.set_ignored(local),
+            // Nothing was known of it, but a peer has something there: it must not be taken.
+            None if !self.index.remotes(path)?.is_empty() => {
+                let record = Record {
+                    path: path.clone(),
+                    version: VersionVector::default(),
+                    by: self.tag,
+                    body: Body::Tombstone,
+                };
+                let local = Local { record, sequence: Sequence(0), stat: None, ignored: true, since_ns: 0 };
+                self.is_changed = true;
+                self.index.set_local(&local, None)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn set_ignored(&mut self, mut local: Local) -> Result<(), I::Error> {
+        if local.record.body.is_dir() {
+            for child in self.index.children(Some(&local.record.path))? {
+                if child.record.body.is_live() && !child.ignored {
+                    self.set_ignored(child)?;
+                }
+            }
+        }
+        self.change_tree(&local.record.path, &local.record.body, false)?;
+        self.is_changed = true;
+        local.ignored = true;
+        self.index.set_local(&local, None)
+    }
+
+    /// Something lies at a path that was ignored. What the record remembers counts again, so that an
+    /// edit made meanwhile is an edit of that; an empty memory is dropped.
+    fn recall(&mut self, local: Option<Local>) -> Result<Option<Local>, I::Error> {
+        match local {
+            Some(mut local) if local.ignored && !local.record.version.is_empty() => {
+                self.change_tree(&local.record.path, &local.record.body, true)?;
+                local.ignored = false;
+                self.index.set_local(&local, None)?;
+                self.is_changed = true;
+                Ok(Some(local))
+            }
+            Some(local) if local.ignored => {
+                self.index.drop_local(&local.record.path)?;
+                self.is_changed = true;
+                Ok(None)
+            }
+            other => Ok(other),
+        }
+    }
+
+    fn handle_dir(&mut self, now: Now, path: RelPath, local: Option<Local>, stat: Stat) -> Result<(), I::Error> {
+        let was_mount = local.as_ref().and_then(|l| l.stat).filter(|s| s.kind == Kind::Dir && s.dev != stat.dev);
+        if was_mount.is_some() && self.index.has_live_below(&path)? {
+            // Another file system lies here than before: what is not on it is not deleted.
+            self.report(Some(&path), ProblemKind::MountChanged, "");
+            return Ok(());
+        }
+        self.handle_plain(now, path, local, stat, Body::Dir { mode: stat.mode })
+    }
+
+    /// A directory or a symbolic link: all of it is seen at a look.
+    fn handle_plain(
+        &mut self,
+        now: Now,
+        path: RelPath,
+        local: Option<Local>,
+        stat: Stat,
+        body: Body,
+    ) -> Result<(), I::Error> {
+        self.clear_problems(&path);
+        self.scans.to_hash.remove(&path);
+        let local = self.recall(local)?;
+        match local {
+            Some(local) if local.record.body == body => {
+                // A directory's times change with what is in it and mean nothing; its inode may.
+                let is_same = local.stat.is_some_and(|s| (s.dev, s.ino) == (stat.dev, stat.ino));
+                if !is_same {
+                    self.is_changed = true;
+                    self.index.set_local(&Local { stat: Some(stat), ..local }, None)?;
+                }
+                self.wake(&path)
+            }
+            local => {
+                if local.is_some_and(|l| l.record.body.is_dir()) && !body.is_dir() {
+                    self.forget_below(now, &path)?;
+                }
+                self.record_change(now, path, body, Some(stat), None)
+            }
+        }
+    }
+
+    fn handle_file(&mut self, now: Now, path: RelPath, local: Option<Local>, stat: Stat) -> Result<(), I::Error> {
+        self.clear_problems(&path);
+        let local = self.recall(local)?;
+        if let Some(local) = &local {
+            if local.record.body.file().is_some() && local.stat == Some(stat) {
+                self.scans.to_hash.remove(&path);
+                return self.wake(&path);
+            }
+            if local.record.body.is_dir() {
+                self.forget_below(now, &path)?;
+            }
+        }
+        if let Some((former, recipe)) = self.find_moved(&stat)? {
+            self.scans.to_hash.remove(&path);
+            let body = Body::File(FileBody { mode: stat.mode, mtime_ns: stat.mtime_ns, ..former });
+            return self.record_change(now, path, body, Some(stat), Some(&recipe));
+        }
+        self.scans.hashes += 1;
+        self.scans.to_hash.insert(path, (self.scans.hashes, stat));
+        Ok(())
+    }
+
+    /// Finds the file under the name it had before, by its inode. Its change time must be the one that
+    /// is known: then nobody wrote to it since it was read. (A rename of a directory above leaves it;
+    /// a rename of the file itself does not, and such a file is read again.)
+    fn find_moved(&self, stat: &Stat) -> Result<Option<(FileBody, Recipe)>, I::Error> {
+        let Some(local) = self.index.by_inode(stat.dev, stat.ino)? else {
+            return Ok(None);
+        };
+        let (Some(file), true) = (local.record.body.file(), local.stat == Some(*stat) && !local.ignored) else {
+            return Ok(None);
+        };
+        Ok(self.index.recipe(&local.record.path)?.map(|recipe| (*file, recipe)))
+    }
+
+    pub(super) fn handle_hashed(&mut self, now: Now, path: RelPath, outcome: HashOutcome) -> Result<(), I::Error> {
+        if self.scans.hashing.remove(&path).is_none() {
+            return Ok(());
+        }
+        match outcome {
+            HashOutcome::Done { stat, recipe } => {
+                self.scans.hash_failures.remove(&path);
+                self.clear_problems(&path);
+                let body = Body::File(FileBody {
+                    mode: stat.mode,
+                    mtime_ns: stat.mtime_ns,
+                    size: recipe.size(),
+                    content: recipe.content_id(),
+                });
+                self.record_change(now, path, body, Some(stat), Some(&recipe))
+            }
+            HashOutcome::Changed => {
+                let failures = self.scans.hash_failures.entry(path.clone()).or_default();
+                *failures += 1;
+                let attempt = *failures;
+                if attempt > limits::HASH_RETRIES_MAX {
+                    self.report(Some(&path), ProblemKind::Busy, "");
+                }
+                let due = now.at + BUSY_PAUSE * attempt.min(20);
+                self.retries.insert(path, Retry { due, attempt, look: true });
+                Ok(())
+            }
+            HashOutcome::Failed(detail) => {
+                self.report(Some(&path), ProblemKind::Unreadable, detail);
+                let due = now.at + Duration::from_secs(30);
+                self.retries.insert(path, Retry { due, attempt: 1, look: true });
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn handle_scan_end(&mut self, now: Now, job: JobId, end: ScanEnd) {
+        let was_full = self.scans.full == Some(job);
+        if was_full {
+            self.scans.full = None;
+            self.scans.full_done_at = Some(now.at);
+        }
+        if self.scans.partial == Some(job) {
+            self.scans.partial = None;
+        }
+        if self.scans.full.is_none() && self.scans.partial.is_none() {
+            self.scans.touched_by_us.clear();
+        }
+        let gone = self.scans.gone.remove(&job).unwrap_or_default();
+        match end {
+            ScanEnd::Complete => {
+                if self.scans.root_missing.take().is_some() {
+                    self.forget_problem(&(None, ProblemKind::RootMissing));
+                    self.scans.full_wanted = true;
+                    self.sweep.begin_again();
+                }
+                let last_reading = self.scans.hashes;
+                self.scans.gone_for_good.extend(gone.into_iter().map(|path| (path, last_reading)));
+                if was_full {
+                    self.sweep.begin_again();
+                }
+            }
+            ScanEnd::RootMissing(detail) => {
+                self.scans.full_done_at = Some(now.at);
+                self.report(None, ProblemKind::RootMissing, detail.clone());
+                self.scans.root_missing = Some(detail);
+            }
+            ScanEnd::Cancelled => {}
+        }
+    }
+
+    pub(super) fn pump_scans(&mut self, now: Now) -> Result<(), I::Error> {
+        for (path, depth) in self.debounce.poll_settled(now.at) {
+            self.look_again(&path, depth);
+        }
+        let due: Vec<_> = self.retries.iter().filter(|(_, r)| r.due <= now.at).map(|(p, _)| p.clone()).collect();
+        for path in due {
+            if self.retries.remove(&path).is_some_and(|retry| retry.look) {
+                self.look_again(&path, Depth::Entry);
+            }
+            self.ready.insert(path);
+        }
+        if self.scans.poll_timeout(self.params.rescan_interval).is_some_and(|due| due <= now.at) {
+            self.scans.full_wanted = true;
+        }
+        self.begin_scans();
+        self.begin_hashes();
+        self.believe_gone(now)
+    }
+
+    fn begin_scans(&mut self) {
+        if self.scans.full_wanted && self.scans.full.is_none() {
+            self.scans.full_wanted = false;
+            let job = self.next_job();
+            self.scans.full = Some(job);
+            self.outputs.push_back(Output::Scan(job, Scope::All));
+        }
+        if self.scans.partial.is_some() || self.scans.dirty.is_empty() || self.scans.root_missing.is_some() {
+            return;
+        }
+        let busy = |path: &RelPath| self.is_committing(path) || self.scans.hashing.contains_key(path);
+        let free: Vec<_> = self.scans.dirty.keys().filter(|path| !busy(path)).take(4096).cloned().collect();
+        let paths: BTreeMap<_, _> =
+            free.into_iter().filter_map(|path| self.scans.dirty.remove(&path).map(|depth| (path, depth))).collect();
+        if !paths.is_empty() {
+            let job = self.next_job();
+            self.scans.partial = Some(job);
+            self.outputs.push_back(Output::Scan(job, Scope::Paths(paths)));
+        }
+    }
+
+    fn begin_hashes(&mut self) {
+        let mut waiting = Vec::new();
+        while self.scans.hashing.len() < HASHES_MAX {
+            let Some((path, (number, stat))) = self.scans.to_hash.pop_first() else {
+                break;
+            };
+            if self.is_committing(&path) {
+                waiting.push((path, (number, stat)));
+                continue;
+            }
+            self.outputs.push_back(Output::Hash(path.clone(), stat));
+            self.scans.hashing.insert(path, (number, stat));
+        }
+        self.scans.to_hash.extend(waiting);
+    }
+
+    /// Records deletions, once all that was being read when they were seen has been read.
+    fn believe_gone(&mut self, now: Now) -> Result<(), I::Error> {
+        if self.scans.gone_for_good.is_empty() {
+            return Ok(());
+        }
+        let first_reading = self.scans.first_reading().unwrap_or(u64::MAX);
+        let due: Vec<_> = self
+            .scans
+            .gone_for_good
+            .iter()
+            .filter(|(_, last)| **last < first_reading)
+            .map(|(p, _)| p.clone())
+            .collect();
+        for path in due {
+            self.scans.gone_for_good.remove(&path);
+            if self.is_committing(&path) {
+                self.look_again(&path, Depth::Entry);
+                continue;
+            }
+            self.scans.to_hash.remove(&path);
+            self.clear_problems(&path);
+            self.record_gone(now, &path)?;
+        }
+        Ok(())
+    }
+
+    /// Records that nothing lies at a path any more.
+    fn record_gone(&mut self, now: Now, path: &RelPath) -> Result<(), I::Error> {
+        let Some(local) = self.index.local(path)? else {
+            return self.wake(path);
+        };
+        if local.record.body.is_dir() {
+            self.forget_below(now, path)?;
+        }
+        if local.ignored {
+            // It was removed while it was left out: nobody meant to remove it elsewhere. Whoever has
+            // it tells again, and it comes back if the rules let it.
+            self.index.drop_local(path)?;
+            self.is_changed = true;
+            self.ask_all_again()
+        } else if local.record.body.is_live() {
+            self.record_change(now, path.clone(), Body::Tombstone, None, None)
+        } else {
+            self.wake(path)
+        }
+    }
+
+    /// Records that all that lay below a directory is gone, the deepest first.
+    fn forget_below(&mut self, now: Now, dir: &RelPath) -> Result<(), I::Error> {
+        for child in self.index.children(Some(dir))?.into_iter().rev() {
+            if child.record.body.is_live() || child.ignored {
+                self.record_gone(now, &child.record.path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records what a person did at a path.
+    ///
+    /// Where a peer's record that has seen ours says just the same, it is taken as it is: most often
+    /// it is our own commit, which a crash kept from the index.
+    pub(super) fn record_change(
+        &mut self,
+        now: Now,
+        path: RelPath,
+        body: Body,
+        stat: Option<Stat>,
+        recipe: Option<&Recipe>,
+    ) -> Result<(), I::Error> {
+        let local = self.index.local(&path)?;
+        if let Some(local) = &local
+            && local.record.body == body
+        {
+            if local.stat != stat {
+                self.is_changed = true;
+                self.index.set_local(&Local { stat, ..local.clone() }, recipe)?;
+            }
+            return self.wake(&path);
+        }
+        let version = local.map(|l| l.record.version).unwrap_or_default();
+        for (_, remote) in self.index.remotes(&path)? {
+            let has_seen = version.merge(&remote.record.version).is_ok_and(|merged| merged == remote.record.version);
+            if has_seen && remote.record.body == body {
+                let sequence = self.index.next_sequence()?;
+                self.hold(now, remote.record, sequence, stat, recipe)?;
+                return self.wake(&path);
+            }
+        }
+        if let (true, Some(parent)) = (body.is_live(), path.parent())
+            && !self.is_dir_here(&parent)?
+        {
+            self.look_again(&parent, Depth::Entry);
+        }
+        let sequence = self.index.next_sequence()?;
+        match version.after_change(self.author, sequence.0) {
+            Ok(version) => {
+                self.note(Note::Changed(path.clone(), body.clone()));
+                let record = Record { path: path.clone(), version, by: self.tag, body };
+                self.hold(now, record, sequence, stat, recipe)?;
+                self.wake(&path)
+            }
+            Err(error) => {
+                self.report(Some(&path), ProblemKind::Refused, error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// Decides anew about a path, if a peer has something else there.
+    fn wake(&mut self, path: &RelPath) -> Result<(), I::Error> {
+        if !self.index.remotes(path)?.is_empty() {
+            self.ready.insert(path.clone());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,523 @@
+//! One folder's state machine: the heart.
+//!
+//! It decides all that happens in a folder and does none of it. The shell hands in what happened
+//! ([`Input`]), and after a handful of inputs calls [`Folder::flush`], which decides what to do next,
+//! makes the index durable, and only then speaks to peers; then it drains [`Folder::poll_output`] and
+//! does as it is told. [`Folder::poll_timeout`] says when to come back with nothing new.
+//!
+//! The way of a local change: [`Input::Touched`] or a scan, [`Output::Hash`], a record with a new
+//! version, `flush`. The way of a peer's change: its record is reconciled (`engine::reconcile`); where
+//! it must be taken, a task puts its content together from what lies here and what peers send, and
+//! when that is complete and checked it goes into the next commit. The index learns of it only after
+//! the disk has made it durable.
+//!
+//! A path that is being read or changed is not touched by anybody else until that is over, and what a
+//! scan saw before a commit ended does not count after it: it is looked at again.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::engine::chunk::VerifiedChunk;
+use crate::engine::debounce::Debounce;
+use crate::engine::effect::{
+    AssembleOutcome, AssemblePlan, CommitItem, CommitOutcome, Depth, HashOutcome, JobId, ScanEnd, ScanItem, Scope,
+    StageId,
+};
+use crate::engine::index::{Index, Totals};
+use crate::model::id::{AuthorId, DeviceId, DeviceTag, FolderId, Incarnation, Sequence};
+use crate::model::limits;
+use crate::model::path::RelPath;
+use crate::model::problem::{Problem, ProblemKind};
+use crate::model::record::{Body, Record};
+use crate::model::rights::Right;
+use crate::model::stat::Stat;
+use crate::wire::message::{ChunkHeader, FolderHello, Message, Records, Run};
+
+mod fetch;
+mod local;
+mod peers;
+mod take;
+#[cfg(test)]
+mod tests;
+
+use fetch::Request;
+use take::Task;
+
+/// The time, as the shell sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Time since some beginning; never goes back.
+    pub at: Duration,
+    /// What the wall clock says, in nanoseconds since 1970. Orders nothing.
+    pub wall_ns: i64,
+}
+
+/// What the state machine must know from the beginning.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// Which folder.
+    pub folder: FolderId,
+    /// This device.
+    pub device: DeviceId,
+    /// Time between two scans of the whole folder.
+    pub rescan_interval: Duration,
+    /// Time a touched path must rest before it is looked at.
+    pub quiet: Duration,
+    /// Longest time that a path which never rests is left alone.
+    pub patience: Duration,
+    /// Randomness: for incarnations and jitter.
+    pub seed: [u8; 32],
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// These paths were touched; a hint, never truth.
+    Touched(BTreeMap<RelPath, Depth>),
+    /// Look at the whole folder.
+    ScanAll,
+    /// Not all directories can be watched (true), or all can (false).
+    WatchLimited(bool),
+    /// Findings of a scan.
+    Scanned(JobId, Vec<ScanItem>),
+    /// A scan ended.
+    ScanEnded(JobId, ScanEnd),
+    /// A file was read, or could not be.
+    Hashed(RelPath, HashOutcome),
+    /// What lay here of a file was put together.
+    Assembled(StageId, AssembleOutcome),
+    /// A chunk was written to its staging file, or could not be.
+    Staged(StageId, u32, Result<(), (ProblemKind, String)>),
+    /// The commit that was asked for is over; one outcome an item, in the same order.
+    Committed(Vec<CommitOutcome>),
+    /// A peer that shares the folder connected, or its share of the folder changed.
+    PeerUp(DeviceId, Right, FolderHello),
+    /// A peer is gone, or no longer shares the folder.
+    PeerDown(DeviceId),
+    /// A peer said something about this folder.
+    Message(DeviceId, Message),
+    /// A peer sent a chunk.
+    Chunk(DeviceId, ChunkHeader, VerifiedChunk),
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Look at the disk.
+    Scan(JobId, Scope),
+    /// Read and chunk a file.
+    Hash(RelPath, Stat),
+    /// Put a file together from what lies here.
+    Assemble(AssemblePlan),
+    /// Write a chunk into a staging file, at this offset. The number names the chunk.
+    Stage(StageId, u32, u64, VerifiedChunk),
+    /// Give up a staging file.
+    Discard(StageId),
+    /// Change the folder; one commit at a time.
+    Commit(Vec<CommitItem>),
+    /// Say something to a peer.
+    Send(DeviceId, Message),
+    /// Send records to a peer, and with `attach` the contents of small files along with them.
+    Announce {
+        /// To whom.
+        peer: DeviceId,
+        /// What.
+        records: Records,
+        /// Whether the peer is up to date but for these, and so lacks their contents.
+        attach: bool,
+    },
+    /// Read chunks and send them to a peer.
+    Serve {
+        /// To whom.
+        peer: DeviceId,
+        /// Which of its requests.
+        request: u64,
+        /// Index of the item in the request, where it lies, what it must be, which chunks.
+        items: Vec<(u16, RelPath, Stat, Vec<Run>)>,
+    },
+    /// Close the connections of all peers, so that they begin anew: this index is another one now.
+    Reconnect,
+    /// Close the connection of a peer that broke the protocol.
+    Misbehaved(DeviceId, &'static str),
+    /// Something for the log.
+    Note(Note),
+}
+
+/// Something for the log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Note {
+    /// A change was made here.
+    Changed(RelPath, Body),
+    /// A change was taken from a peer; who made it.
+    Took(RelPath, Body, DeviceTag),
+    /// A conflict copy was made.
+    Conflict {
+        /// The path both had changed.
+        path: RelPath,
+        /// Where the loser lies now.
+        copy: RelPath,
+    },
+    /// A peer remembers changes of ours that our index does not: it counts anew.
+    NewIncarnation,
+    /// A new problem.
+    Problem(Problem),
+}
+
+/// Where a folder stands, for people.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FolderStatus {
+    /// What it is doing.
+    pub state: FolderState,
+    /// What it holds.
+    pub totals: Totals,
+    /// Paths that have yet to be taken from connected peers.
+    pub needed: u64,
+    /// Bytes that have yet to be fetched for the files under way.
+    pub needed_bytes: u64,
+    /// Peers that are connected, and whether each is known to hold just the same.
+    pub peers: Vec<(DeviceId, bool)>,
+    /// Number of problems.
+    pub problems: usize,
+    /// Whether a scan, reading or commit is under way, or something waits for one.
+    pub is_busy: bool,
+}
+
+/// What a folder is doing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FolderState {
+    /// The root is missing; nothing is done until it is back.
+    Stopped,
+    /// Looking at the disk.
+    Scanning,
+    /// Taking changes from peers.
+    Syncing,
+    /// Nothing to do.
+    Idle,
+}
+
+/// One folder's state machine. See the module's documentation.
+pub struct Folder<I> {
+    params: Params,
+    index: I,
+    tag: DeviceTag,
+    author: AuthorId,
+    random: blake3::OutputReader,
+    is_changed: bool,
+    outputs: VecDeque<Output>,
+    jobs: u64,
+    debounce: Debounce,
+    scans: local::Scans,
+    tasks: BTreeMap<RelPath, Task>,
+    /// Paths to decide about.
+    ready: BTreeSet<RelPath>,
+    sweep: take::Sweep,
+    retries: BTreeMap<RelPath, take::Retry>,
+    /// Staging files in use, and for which path.
+    stages: BTreeMap<StageId, RelPath>,
+    /// Paths that the commit under way may touch, sorted.
+    committing: Vec<RelPath>,
+    /// The paths of its items, in their order.
+    commit_order: Vec<RelPath>,
+    requests: BTreeMap<u64, Request>,
+    last_request: u64,
+    fetchable: VecDeque<RelPath>,
+    peers: BTreeMap<DeviceId, peers::Peer>,
+    /// Contents that came along with records.
+    contents: BTreeMap<RelPath, Vec<u8>>,
+    content_bytes: usize,
+    problems: BTreeMap<(Option<RelPath>, ProblemKind), String>,
+    problem_count: usize,
+}
+
+impl<I: Index> Folder<I> {
+    /// Begins with an index as it was left. A scan of the whole folder is the first thing to do.
+    pub fn open(params: Params, index: I) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("kinfold 1 folder randomness");
+        hasher.update(&params.seed);
+        let author = AuthorId::derive(&params.device, index.incarnation());
+        Self {
+            tag: DeviceTag::of(&params.device),
+            author,
+            random: hasher.finalize_xof(),
+            is_changed: false,
+            outputs: VecDeque::new(),
+            jobs: 0,
+            debounce: Debounce::new(params.quiet, params.patience),
+            scans: local::Scans::new(),
+            tasks: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            sweep: take::Sweep::default(),
+            retries: BTreeMap::new(),
+            stages: BTreeMap::new(),
+            committing: Vec::new(),
+            commit_order: Vec::new(),
+            requests: BTreeMap::new(),
+            last_request: 0,
+            fetchable: VecDeque::new(),
+            peers: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            content_bytes: 0,
+            problems: BTreeMap::new(),
+            problem_count: 0,
+            params,
+            index,
+        }
+    }
+
+    /// Takes note of what happened. Call [`Folder::flush`] after one or several of these.
+    ///
+    /// # Errors
+    /// The index failed; the folder must stop.
+    pub fn handle(&mut self, now: Now, input: Input) -> Result<(), I::Error> {
+        match input {
+            Input::Touched(paths) => self.handle_touched(now, paths),
+            Input::ScanAll => self.scans.want_full(),
+            Input::WatchLimited(limited) => self.handle_watch_limited(now, limited),
+            Input::Scanned(job, items) => {
+                for item in items {
+                    self.handle_scan_item(now, job, item)?;
+                }
+            }
+            Input::ScanEnded(job, end) => self.handle_scan_end(now, job, end),
+            Input::Hashed(path, outcome) => self.handle_hashed(now, path, outcome)?,
+            Input::Assembled(stage, outcome) => self.handle_assembled(now, stage, outcome)?,
+            Input::Staged(stage, chunk, result) => self.handle_staged(now, stage, chunk, result),
+            Input::Committed(outcomes) => self.handle_committed(now, outcomes)?,
+            Input::PeerUp(peer, right, hello) => self.handle_peer_up(peer, right, hello)?,
+            Input::PeerDown(peer) => self.handle_peer_down(&peer)?,
+            Input::Message(peer, message) => self.handle_message(now, peer, message)?,
+            Input::Chunk(peer, header, chunk) => self.handle_chunk(now, peer, header, chunk)?,
+        }
+        Ok(())
+    }
+
+    /// Decides what to do next, makes the index durable, and then speaks to the peers.
+    ///
+    /// # Errors
+    /// The index failed; the folder must stop. Nothing was said of what is not durable.
+    pub fn flush(&mut self, now: Now) -> Result<(), I::Error> {
+        self.pump_scans(now)?;
+        self.pump_takes(now)?;
+        self.pump_commit(now)?;
+        self.pump_requests();
+        if self.is_changed {
+            self.index.commit()?;
+            self.is_changed = false;
+        }
+        self.speak()
+    }
+
+    /// Returns the next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Returns when [`Folder::flush`] has to be called even if nothing happens.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let retry = self.retries.values().map(|retry| retry.due).min();
+        let scan = self.scans.poll_timeout(self.params.rescan_interval);
+        [self.debounce.poll_timeout(), retry, scan].into_iter().flatten().min()
+    }
+
+    /// Returns whether findings of scans are welcome now; else hold them back until the next flush.
+    pub fn wants_findings(&self) -> bool {
+        self.scans.to_hash_len() < 8192
+    }
+
+    /// Returns what to say of this folder when a peer connects.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn hello_for(
+        &self,
+        peer: &DeviceId,
+    ) -> Result<(Incarnation, Sequence, Option<(Incarnation, Sequence)>), I::Error> {
+        let cursor = self.index.cursor(peer)?;
+        let received = cursor.incarnation.map(|incarnation| (incarnation, cursor.received));
+        Ok((self.index.incarnation(), self.index.last_sequence(), received))
+    }
+
+    /// Returns where the folder stands.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn status(&self) -> Result<FolderStatus, I::Error> {
+        let mut needed = 0;
+        for peer in self.peers.keys() {
+            needed = needed.max(self.index.remote_count(peer)?);
+        }
+        let is_busy = self.scans.is_busy() || !self.committing.is_empty() || !self.debounce.is_empty();
+        let state = if self.scans.root_missing.is_some() {
+            FolderState::Stopped
+        } else if self.scans.is_busy() {
+            FolderState::Scanning
+        } else if self.tasks.is_empty() && self.ready.is_empty() {
+            FolderState::Idle
+        } else {
+            FolderState::Syncing
+        };
+        Ok(FolderStatus {
+            state,
+            totals: self.index.totals()?,
+            needed,
+            needed_bytes: self.tasks.values().map(Task::missing_bytes).sum(),
+            peers: self.peers.keys().map(|peer| (*peer, self.is_in_sync_with(peer))).collect(),
+            problems: self.problem_count,
+            is_busy,
+        })
+    }
+
+    /// Returns the problems, by path.
+    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+        self.problems.iter().map(|((path, kind), detail)| Problem {
+            path: path.clone(),
+            kind: *kind,
+            detail: detail.clone(),
+        })
+    }
+
+    /// Returns the index, for reading.
+    pub fn index(&self) -> &I {
+        &self.index
+    }
+
+    /// Returns the index, for the chores of history that decide nothing.
+    pub fn index_mut(&mut self) -> &mut I {
+        self.is_changed = true;
+        &mut self.index
+    }
+
+    /// Ends the state machine and returns the index.
+    pub fn into_index(self) -> I {
+        self.index
+    }
+
+    fn next_job(&mut self) -> JobId {
+        self.jobs += 1;
+        JobId(self.jobs)
+    }
+
+    fn random_u64(&mut self) -> u64 {
+        let mut bytes = [0; 8];
+        self.random.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    fn note(&mut self, note: Note) {
+        self.outputs.push_back(Output::Note(note));
+    }
+
+    fn report(&mut self, path: Option<&RelPath>, kind: ProblemKind, detail: impl Into<String>) {
+        let key = (path.cloned(), kind);
+        let detail = detail.into();
+        if self.problems.get(&key).is_some_and(|known| *known == detail) {
+            return;
+        }
+        if self.problems.len() < limits::PROBLEMS_MAX || self.problems.contains_key(&key) {
+            let problem = Problem { path: key.0.clone(), kind, detail: detail.clone() };
+            if self.problems.insert(key, detail).is_none() {
+                self.problem_count += 1;
+                self.note(Note::Problem(problem));
+            }
+        }
+    }
+
+    fn clear_problems(&mut self, path: &RelPath) {
+        if self.problems.is_empty() {
+            return;
+        }
+        let of_path = (Some(path.clone()), ProblemKind::Unreadable)..=(Some(path.clone()), ProblemKind::Refused);
+        let gone: Vec<_> = self.problems.range(of_path).map(|(key, _)| key.clone()).collect();
+        for key in gone {
+            self.forget_problem(&key);
+        }
+    }
+
+    fn forget_problem(&mut self, key: &(Option<RelPath>, ProblemKind)) {
+        if self.problems.remove(key).is_some() {
+            self.problem_count -= 1;
+        }
+    }
+
+    /// Writes a record of this device, giving it the next sequence, and keeps the tree's hash.
+    fn hold(
+        &mut self,
+        now: Now,
+        record: Record,
+        sequence: Sequence,
+        stat: Option<Stat>,
+        recipe: Option<&crate::model::recipe::Recipe>,
+    ) -> Result<(), I::Error> {
+        let path = record.path.clone();
+        let before = self.index.local(&path)?;
+        let since_ns = match &before {
+            Some(before) if before.record.body.is_same_content(&record.body) => before.since_ns,
+            _ => now.wall_ns,
+        };
+        if let Some(before) = before.filter(|before| !before.ignored) {
+            self.change_tree(&path, &before.record.body, false)?;
+        }
+        self.change_tree(&path, &record.body, true)?;
+        let local = crate::engine::index::Local { record, sequence, stat, ignored: false, since_ns };
+        self.index.set_local(&local, recipe)?;
+        self.is_changed = true;
+        self.prune_remotes(&local.record)
+    }
+
+    /// Forgets what peers were known to hold where this record has seen it all.
+    fn prune_remotes(&mut self, record: &Record) -> Result<(), I::Error> {
+        use crate::model::version::Causality;
+        for (peer, remote) in self.index.remotes(&record.path)? {
+            let order = remote.record.version.compare(&record.version);
+            if matches!(order, Causality::Equal | Causality::Before) {
+                self.index.set_remote(&peer, &record.path, None)?;
+                self.is_changed = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a live body to the tree's hash, or takes it out.
+    ///
+    /// The hash is a sum, so that it does not depend on the order of changes and costs the same
+    /// however large the folder is (Bellare and Micciancio, "A New Paradigm for Collision-Free
+    /// Hashing", EUROCRYPT 1997, the AdHash construction). It finds accidents, not attacks.
+    fn change_tree(&mut self, path: &RelPath, body: &Body, add: bool) -> Result<(), I::Error> {
+        if !body.is_live() {
+            return Ok(());
+        }
+        let mut sum = self.index.tree_hash();
+        for (to, term) in sum.chunks_exact_mut(8).zip(hash_of(path, body).chunks_exact(8)) {
+            let (mut a, mut b) = ([0; 8], [0; 8]);
+            a.copy_from_slice(to);
+            b.copy_from_slice(term);
+            let (a, b) = (u64::from_le_bytes(a), u64::from_le_bytes(b));
+            let result = if add { a.wrapping_add(b) } else { a.wrapping_sub(b) };
+            to.copy_from_slice(&result.to_le_bytes());
+        }
+        self.index.set_tree_hash(sum)
+    }
+}
+
+/// Hashes one line of the tree: a path and what is there.
+fn hash_of(path: &RelPath, body: &Body) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("kinfold 1 tree line");
+    hasher.update(&(path.as_bytes().len() as u64).to_le_bytes());
+    hasher.update(path.as_bytes());
+    match body {
+        Body::Tombstone => {}
+        Body::Dir { mode } => {
+            hasher.update(b"d").update(&mode.to_le_bytes());
+        }
+        Body::Symlink { target } => {
+            hasher.update(b"l").update(target);
+        }
+        Body::File(file) => {
+            hasher.update(b"f").update(&file.mode.to_le_bytes()).update(&file.mtime_ns.to_le_bytes());
+            hasher.update(&file.size.to_le_bytes()).update(&file.content.0);
+        }
+    }
+    *hasher.finalize().as_bytes()
+}

@@ -1,0 +1,315 @@
+//! What peers say of the folder, and what is said to them.
+
+use crate::engine::folder::{Folder, Note, Now, Output};
+use crate::engine::index::{Index, Remote, claims_unknown};
+use crate::engine::reconcile::{Verdict, reconcile};
+use crate::model::id::{AuthorId, DeviceId, Incarnation, Sequence};
+use crate::model::limits;
+use crate::model::problem::ProblemKind;
+use crate::model::rights::Right;
+use crate::wire::message::{Ack, FolderHello, Message, Records, SentRecord};
+
+/// Batches of records that may be on their way to a peer at a time.
+const BATCHES_MAX: u64 = 4;
+/// Bytes of contents that came along with records and wait for their tasks.
+const CONTENT_BYTES_MAX: usize = 4 << 20;
+
+/// A connected peer that shares the folder.
+#[derive(Debug)]
+pub(super) struct Peer {
+    right: Right,
+    /// Our changes up to here were sent.
+    sent: Sequence,
+    /// Where each batch ended that was sent and not yet acknowledged.
+    under_way: Vec<Sequence>,
+    /// The last acknowledgement that was sent.
+    said: Option<Ack>,
+    /// The peer's last acknowledgement.
+    heard: Option<Ack>,
+    /// Whether the peer said that more records follow at once.
+    pub(super) more_comes: bool,
+    pub(super) asked_bytes: u64,
+    pub(super) asked_requests: usize,
+    pub(super) received_bytes: u64,
+}
+
+impl<I: Index> Folder<I> {
+    pub(super) fn handle_peer_up(&mut self, peer: DeviceId, right: Right, hello: FolderHello) -> Result<(), I::Error> {
+        if !hello.holds {
+            return self.handle_peer_down(&peer);
+        }
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.right = right;
+            return Ok(());
+        }
+        let mut cursor = self.index.cursor(&peer)?;
+        if cursor.incarnation != Some(hello.incarnation) {
+            // Another index: what we knew of it is void.
+            self.index.drop_peer(&peer)?;
+            cursor.incarnation = Some(hello.incarnation);
+            cursor.received = Sequence(0);
+        }
+        let ours = (self.index.incarnation(), self.index.last_sequence());
+        cursor.acknowledged = match hello.received {
+            Some((incarnation, at)) if incarnation == ours.0 && at <= ours.1 => at,
+            Some((incarnation, _)) if incarnation == ours.0 => return self.begin_incarnation(),
+            _ => Sequence(0),
+        };
+        self.index.set_cursor(&peer, cursor)?;
+        self.is_changed = true;
+        let state = Peer {
+            right,
+            sent: cursor.acknowledged,
+            under_way: Vec::new(),
+            said: None,
+            heard: None,
+            more_comes: false,
+            asked_bytes: 0,
+            asked_requests: 0,
+            received_bytes: 0,
+        };
+        self.peers.insert(peer, state);
+        self.sweep.begin_again();
+        Ok(())
+    }
+
+    pub(super) fn handle_peer_down(&mut self, peer: &DeviceId) -> Result<(), I::Error> {
+        if self.peers.remove(peer).is_none() {
+            return Ok(());
+        }
+        self.drop_requests_of(peer);
+        let mut orphans = Vec::new();
+        for (path, task) in &mut self.tasks {
+            if task.providers.remove(peer) && task.providers.is_empty() && task.needs_provider() {
+                orphans.push(path.clone());
+            }
+        }
+        for path in orphans {
+            // What was staged stays on the disk; it is taken up when somebody has it again.
+            if let Some(task) = self.tasks.remove(&path) {
+                self.stages.remove(&task.stage);
+            }
+            self.ready.insert(path);
+        }
+        Ok(())
+    }
+
+    pub(super) fn misbehaved(&mut self, peer: DeviceId, what: &'static str) {
+        self.outputs.push_back(Output::Misbehaved(peer, what));
+    }
+
+    pub(super) fn handle_message(&mut self, now: Now, peer: DeviceId, message: Message) -> Result<(), I::Error> {
+        if !self.peers.contains_key(&peer) {
+            return Ok(());
+        }
+        match message {
+            Message::Records(records) => self.handle_records(now, peer, records),
+            Message::Ack(ack) => self.handle_ack(peer, ack),
+            Message::WantRecipe(want) => self.serve_recipe(peer, &want, None),
+            Message::WantPages { want, pages } => self.serve_recipe(peer, &want, Some(&pages)),
+            Message::Recipe { request, pages } => self.handle_recipe(now, peer, request, pages),
+            Message::Page { request, chunks, .. } => self.handle_page(now, peer, request, chunks),
+            Message::Want(want) => self.serve(peer, want),
+            Message::Missing { request, item } => self.handle_missing(now, peer, request, item),
+            _ => Ok(()),
+        }
+    }
+
+    fn handle_records(&mut self, now: Now, peer: DeviceId, records: Records) -> Result<(), I::Error> {
+        let mut cursor = self.index.cursor(&peer)?;
+        if records.after > cursor.received {
+            self.misbehaved(peer, "records that leave some out");
+            return Ok(());
+        }
+        let right = self.peers.get(&peer).map_or(Right::Reader, |p| p.right);
+        for sent in records.records {
+            if claims_unknown(self.author, self.index.last_sequence(), &sent.record) {
+                return self.begin_incarnation();
+            }
+            self.handle_record(now, peer, right, sent)?;
+        }
+        cursor.received = cursor.received.max(records.through);
+        self.index.set_cursor(&peer, cursor)?;
+        self.is_changed = true;
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.more_comes = records.more;
+        }
+        Ok(())
+    }
+
+    fn handle_record(&mut self, _now: Now, peer: DeviceId, right: Right, sent: SentRecord) -> Result<(), I::Error> {
+        let SentRecord { record, recipe, content } = sent;
+        let path = record.path.clone();
+        let local = self.index.local(&path)?;
+        let verdict = reconcile(local.as_ref().map(|l| &l.record), &record);
+        let is_news = !matches!(verdict, Ok(Verdict::Stay));
+        let is_known = local.as_ref().is_some_and(|l| {
+            use crate::model::version::Causality;
+            matches!(record.version.compare(&l.record.version), Causality::Equal | Causality::Before)
+        });
+        if is_known {
+            self.index.set_remote(&peer, &path, None)?;
+            return Ok(());
+        }
+        let may = right.may_write() || (right == Right::Adder && local.is_none() && record.body.is_live());
+        if is_news && !may {
+            self.report(
+                Some(&path),
+                ProblemKind::Refused,
+                format!("the device may not do that: it is a {}", right.as_str()),
+            );
+            return Ok(());
+        }
+        if local.is_none() && !record.body.is_live() {
+            // A deletion of what was never here: only its version matters, and no task need run.
+            let sequence = self.index.next_sequence()?;
+            return self.hold(_now, record, sequence, None, None);
+        }
+        self.index.set_remote(&peer, &path, Some(&Remote { record, recipe }))?;
+        if !is_news {
+            return Ok(());
+        }
+        if let Some(bytes) = content
+            && self.content_bytes + bytes.len() <= CONTENT_BYTES_MAX
+        {
+            self.content_bytes += bytes.len();
+            if let Some(former) = self.contents.insert(path.clone(), bytes) {
+                self.content_bytes -= former.len();
+            }
+        }
+        if self.ready.len() < limits::FETCHES_MAX {
+            self.ready.insert(path);
+        } else {
+            self.sweep.begin_again();
+        }
+        Ok(())
+    }
+
+    fn handle_ack(&mut self, peer: DeviceId, ack: Ack) -> Result<(), I::Error> {
+        if ack.received > self.index.last_sequence() {
+            return self.begin_incarnation();
+        }
+        let mut cursor = self.index.cursor(&peer)?;
+        if ack.received > cursor.acknowledged {
+            cursor.acknowledged = ack.received;
+            self.index.set_cursor(&peer, cursor)?;
+            self.is_changed = true;
+        }
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.under_way.retain(|end| *end > ack.received);
+            peer.heard = Some(ack);
+        }
+        Ok(())
+    }
+
+    /// A peer remembers changes of ours that we do not: this index was lost, copied or brought back
+    /// from a backup. From now on we count as somebody new, so that no count is used twice.
+    fn begin_incarnation(&mut self) -> Result<(), I::Error> {
+        let incarnation = Incarnation(self.random_u64());
+        self.index.begin_incarnation(incarnation)?;
+        self.is_changed = true;
+        self.author = AuthorId::derive(&self.params.device, incarnation);
+        self.note(Note::NewIncarnation);
+        self.disconnect_all()
+    }
+
+    /// Asks all peers to tell everything again.
+    pub(super) fn ask_all_again(&mut self) -> Result<(), I::Error> {
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        for peer in peers {
+            let mut cursor = self.index.cursor(&peer)?;
+            cursor.received = Sequence(0);
+            self.index.set_cursor(&peer, cursor)?;
+        }
+        self.is_changed = true;
+        self.disconnect_all()
+    }
+
+    fn disconnect_all(&mut self) -> Result<(), I::Error> {
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        for peer in peers {
+            self.handle_peer_down(&peer)?;
+        }
+        self.outputs.push_back(Output::Reconnect);
+        Ok(())
+    }
+
+    /// Tells each peer what is new since it was last told, and how far we have come.
+    pub(super) fn speak(&mut self) -> Result<(), I::Error> {
+        if self.scans.is_first() {
+            return Ok(());
+        }
+        let last = self.index.last_sequence();
+        let tree = self.index.tree_hash();
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        for id in peers {
+            self.announce_to(id, last)?;
+            let received = self.index.cursor(&id)?.received;
+            let Some(peer) = self.peers.get_mut(&id) else {
+                continue;
+            };
+            let ack = Ack { folder: self.params.folder, received, last, tree };
+            // Where we stand interests a peer only once it knows how we came there.
+            let is_due = match &peer.said {
+                None => true,
+                Some(said) => said.received != ack.received || (*said != ack && peer.sent == last),
+            };
+            if is_due {
+                peer.said = Some(ack);
+                self.outputs.push_back(Output::Send(id, Message::Ack(ack)));
+            }
+        }
+        Ok(())
+    }
+
+    fn announce_to(&mut self, id: DeviceId, last: Sequence) -> Result<(), I::Error> {
+        loop {
+            let Some(peer) = self.peers.get(&id) else {
+                return Ok(());
+            };
+            if peer.sent >= last || peer.under_way.len() as u64 >= BATCHES_MAX {
+                return Ok(());
+            }
+            let after = peer.sent;
+            let is_up_to_date = peer.under_way.is_empty();
+            let changes = self.index.changes_since(after, limits::RECORDS_PER_MESSAGE_MAX)?;
+            let is_all = changes.len() < limits::RECORDS_PER_MESSAGE_MAX;
+            let through = if is_all { last } else { changes.last().map_or(last, |(local, _)| local.sequence) };
+            let mut attach = is_up_to_date && is_all && changes.len() <= 64;
+            let mut records = Vec::with_capacity(changes.len());
+            for (local, recipe) in changes {
+                // Who passes on another's change need not send contents along: its author does.
+                attach &= local.record.version.counter(self.author) == local.sequence.0;
+                records.push(SentRecord { record: local.record, recipe, content: None });
+            }
+            let records = Records { folder: self.params.folder, after, through, more: through < last, records };
+            self.outputs.push_back(Output::Announce { peer: id, records, attach });
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.sent = through;
+                peer.under_way.push(through);
+            }
+        }
+    }
+
+    /// Whether a connected peer is known to hold just what is held here.
+    pub fn is_in_sync_with(&self, peer: &DeviceId) -> bool {
+        let Some(Peer { heard: Some(heard), .. }) = self.peers.get(peer) else {
+            return false;
+        };
+        let Ok(cursor) = self.index.cursor(peer) else {
+            return false;
+        };
+        let last = self.index.last_sequence();
+        heard.tree == self.index.tree_hash() && heard.received == last && heard.last == cursor.received
+    }
+
+    /// Returns whether nothing is left to do: every connected peer holds the same, and nothing here
+    /// waits to be looked at.
+    pub fn is_settled(&self) -> bool {
+        !self.scans.is_busy()
+            && self.scans.root_missing.is_none()
+            && self.debounce.is_empty()
+            && self.committing.is_empty()
+            && self.peers.keys().all(|peer| self.is_in_sync_with(peer))
+    }
+}

@@ -1,0 +1,944 @@
+//! Taking what peers have: from a verdict to a commit.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::engine::assemble::find_pieces;
+use crate::engine::chunk::VerifiedChunk;
+use crate::engine::conflict;
+use crate::engine::effect::{
+    Action, AssembleOutcome, AssemblePlan, CommitItem, CommitOutcome, Depth, Displaced, Expect, JobId, Source, StageId,
+};
+use crate::engine::folder::{Folder, Note, Now, Output};
+use crate::engine::index::{Index, Kept, Local, Remote};
+use crate::engine::reconcile::{Verdict, reconcile};
+use crate::model::id::{DeviceId, PageId};
+use crate::model::limits;
+use crate::model::path::RelPath;
+use crate::model::problem::ProblemKind;
+use crate::model::recipe::{ChunkRef, PageRef, Recipe};
+use crate::model::record::{Body, FileBody, Record};
+use crate::model::stat::Stat;
+use crate::model::version::{Causality, VersionVector};
+
+/// Items of one commit.
+const COMMIT_ITEMS_MAX: usize = 1000;
+/// Chunks that the recipes of all tasks may have together before no large file is begun.
+const TASK_CHUNKS_MAX: usize = 1 << 17;
+/// Files to copy from that are considered for one file.
+const SOURCES_MAX: usize = 8;
+
+/// A path on its way to what a peer has there.
+#[derive(Debug)]
+pub(super) struct Task {
+    /// What is to be held afterwards. Its version is empty where it is a change of our own.
+    target: Record,
+    /// What must lie there until then.
+    expect: Expect,
+    /// Where our own, losing version goes.
+    copy: Option<RelPath>,
+    /// Who has the content, and will be asked for it.
+    pub(super) providers: BTreeSet<DeviceId>,
+    pub(super) recipe: Option<Recipe>,
+    pub(super) stage: StageId,
+    pub(super) step: Step,
+}
+
+/// How far a task has come.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The root of the recipe is to be asked for, or was.
+    Root { asked: bool },
+    /// Pages of the recipe are to be asked for, or were.
+    Pages { root: Vec<PageRef>, have: BTreeMap<PageId, Vec<ChunkRef>>, asked: bool },
+    /// What lies here is being put together.
+    Assembling,
+    /// Chunks are fetched and staged.
+    Chunks {
+        /// Not yet asked for; the next one last.
+        todo: Vec<u32>,
+        /// Asked for, not yet arrived.
+        asked: BTreeSet<u32>,
+        /// Arrived, not yet staged.
+        staging: BTreeSet<u32>,
+    },
+    /// Complete: waits for a commit.
+    Ready(Action),
+    /// In the commit that is under way.
+    Committing(Action),
+}
+
+/// When a path is tried again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retry {
+    pub(super) due: Duration,
+    pub(super) attempt: u32,
+    /// Whether the disk is to be looked at, not only the peers.
+    pub(super) look: bool,
+}
+
+/// A walk over all paths at which peers have something else.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// Where the walk stands; `None` while it rests.
+    at: Option<Option<RelPath>>,
+    /// Whether to begin again after the end.
+    again: bool,
+    /// Whether this walk, or the last, met paths that could not be taken yet.
+    blocked: bool,
+    /// Removals that wait until all that could copy from them has done so.
+    removals: BTreeSet<RelPath>,
+}
+
+impl Sweep {
+    pub(super) fn begin_again(&mut self) {
+        if self.at.is_some() { self.again = true } else { self.at = Some(None) }
+    }
+}
+
+/// What became of a path that was decided about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Decision {
+    /// Nothing to do, or begun, or done.
+    Settled,
+    /// Something else must happen first.
+    Blocked,
+}
+
+impl Task {
+    pub(super) fn missing_bytes(&self) -> u64 {
+        let (Some(recipe), Step::Chunks { todo, asked, .. }) = (&self.recipe, &self.step) else {
+            return match (&self.step, self.target.body.file()) {
+                (Step::Root { .. } | Step::Pages { .. } | Step::Assembling, Some(file)) => file.size,
+                _ => 0,
+            };
+        };
+        let len = |chunk: &u32| recipe.chunks().get(*chunk as usize).map_or(0, |c| u64::from(c.len));
+        todo.iter().chain(asked).map(len).sum()
+    }
+
+    pub(super) fn size(&self) -> Option<u64> {
+        self.target.body.file().map(|file| file.size)
+    }
+
+    /// Whether it cannot go on without somebody who has the content.
+    pub(super) fn needs_provider(&self) -> bool {
+        match &self.step {
+            Step::Root { .. } | Step::Pages { .. } => true,
+            Step::Chunks { todo, asked, .. } => !todo.is_empty() || !asked.is_empty(),
+            Step::Assembling | Step::Ready(_) | Step::Committing(_) => false,
+        }
+    }
+
+    pub(super) fn content(&self) -> crate::model::id::ContentId {
+        self.stage.content
+    }
+
+    fn chunk_count(&self) -> usize {
+        self.recipe.as_ref().map_or(64, |recipe| recipe.chunks().len())
+    }
+}
+
+impl<I: Index> Folder<I> {
+    pub(super) fn is_committing(&self, path: &RelPath) -> bool {
+        self.committing.binary_search(path).is_ok()
+    }
+
+    pub(super) fn is_dir_here(&self, path: &RelPath) -> Result<bool, I::Error> {
+        Ok(self.index.local(path)?.is_some_and(|l| l.record.body.is_dir() && !l.ignored))
+    }
+
+    /// Decides about paths while there is room for more tasks, then about removals.
+    pub(super) fn pump_takes(&mut self, now: Now) -> Result<(), I::Error> {
+        if self.peers.is_empty() || self.scans.root_missing.is_some() || self.scans.is_first() {
+            // Before the first scan nothing is known of what changed while we were away.
+            return Ok(());
+        }
+        let mut blocked = BTreeSet::new();
+        while self.has_room() {
+            let Some(path) = self.next_path()? else {
+                break;
+            };
+            if self.decide(now, &path, false)? == Decision::Blocked {
+                self.sweep.blocked = true;
+                blocked.insert(path);
+            }
+        }
+        // Removals come last: what they remove may be what another path is to be copied from.
+        let is_copying =
+            self.tasks.values().any(|t| matches!(t.step, Step::Assembling | Step::Root { .. } | Step::Pages { .. }));
+        let more_comes = self.peers.values().any(|peer| peer.more_comes);
+        if self.has_room() && !is_copying && !more_comes && self.ready.is_empty() && self.sweep.at.is_none() {
+            for path in std::mem::take(&mut self.sweep.removals).into_iter().rev() {
+                if self.decide(now, &path, true)? == Decision::Blocked {
+                    self.sweep.blocked = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.tasks.len() < limits::FETCHES_MAX
+            && (self.tasks.len() < 8 || self.tasks.values().map(Task::chunk_count).sum::<usize>() < TASK_CHUNKS_MAX)
+    }
+
+    /// Returns the next path to decide about: those that just changed, then the walk over all.
+    fn next_path(&mut self) -> Result<Option<RelPath>, I::Error> {
+        if let Some(path) = self.ready.pop_first() {
+            return Ok(Some(path));
+        }
+        let Some(at) = self.sweep.at.clone() else {
+            return Ok(None);
+        };
+        let paths = self.index.remote_paths(at.as_ref(), 256)?;
+        match paths.last() {
+            Some(last) => {
+                self.sweep.at = Some(Some(last.clone()));
+                self.ready.extend(paths);
+                Ok(self.ready.pop_first())
+            }
+            None => {
+                self.sweep.at = std::mem::take(&mut self.sweep.again).then_some(None);
+                self.sweep.blocked = false;
+                if self.sweep.at.is_some() { self.next_path() } else { Ok(None) }
+            }
+        }
+    }
+
+    /// Something was finished that others may have waited for.
+    pub(super) fn unblock(&mut self) {
+        if self.sweep.blocked {
+            self.sweep.blocked = false;
+            self.sweep.begin_again();
+        }
+    }
+
+    /// Returns the best of what connected peers hold at a path, and who holds just that.
+    fn best_remote(&self, path: &RelPath) -> Result<Option<(Remote, BTreeSet<DeviceId>)>, I::Error> {
+        let remotes = self.index.remotes(path)?;
+        let mut best: Option<(Remote, BTreeSet<DeviceId>)> = None;
+        for (peer, remote) in remotes.into_iter().filter(|(peer, _)| self.peers.contains_key(peer)) {
+            let Some((leader, holders)) = &mut best else {
+                best = Some((remote, BTreeSet::from([peer])));
+                continue;
+            };
+            let wins = match remote.record.version.compare(&leader.record.version) {
+                Causality::Equal => {
+                    holders.insert(peer);
+                    if leader.recipe.is_none() {
+                        leader.recipe = remote.recipe;
+                    }
+                    continue;
+                }
+                Causality::Before => false,
+                Causality::After => true,
+                Causality::Concurrent => remote.record.body.precedence(&leader.record.body).is_gt(),
+            };
+            if wins {
+                // Who holds the same content under an older version can give it as well.
+                let same = remote.record.body.is_same_content(&leader.record.body);
+                let mut holders = if same { std::mem::take(holders) } else { BTreeSet::new() };
+                holders.insert(peer);
+                best = Some((remote, holders));
+            }
+        }
+        Ok(best)
+    }
+
+    fn decide(&mut self, now: Now, path: &RelPath, may_remove: bool) -> Result<Decision, I::Error> {
+        if self.retries.contains_key(path) || self.scans.is_reading(path) {
+            return Ok(Decision::Settled);
+        }
+        let Some((best, providers)) = self.best_remote(path)? else {
+            return Ok(Decision::Settled);
+        };
+        if !self.drop_outdated_task(path, &best, &providers)? {
+            return Ok(Decision::Settled);
+        }
+        let local = self.index.local(path)?;
+        if local.as_ref().is_some_and(|l| l.ignored) {
+            return Ok(Decision::Settled);
+        }
+        let verdict = match reconcile(local.as_ref().map(|l| &l.record), &best.record) {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                self.report(Some(path), ProblemKind::Refused, error.to_string());
+                return Ok(Decision::Settled);
+            }
+        };
+        let (version, body, copy) = match verdict {
+            Verdict::Stay => {
+                if let Some(local) = &local {
+                    self.prune_remotes(&local.record)?;
+                }
+                return Ok(Decision::Settled);
+            }
+            Verdict::Take => (best.record.version.clone(), best.record.body.clone(), None),
+            Verdict::Agree { version, body } => (version, body, None),
+            Verdict::Yield { version } => {
+                let copy = match &local {
+                    Some(local) if local.record.body.is_live() => self.copy_path(local)?,
+                    _ => None,
+                };
+                (version, best.record.body.clone(), copy)
+            }
+        };
+        let by = best.record.by;
+        let target = Record { path: path.clone(), version, by, body };
+        self.begin(now, target, local, copy, best.recipe, providers, may_remove)
+    }
+
+    /// Returns whether the path is free for a new decision: a task for something older is dropped, one
+    /// for just this goes on with all who can provide it.
+    fn drop_outdated_task(
+        &mut self,
+        path: &RelPath,
+        best: &Remote,
+        providers: &BTreeSet<DeviceId>,
+    ) -> Result<bool, I::Error> {
+        let Some(task) = self.tasks.get_mut(path) else {
+            return Ok(!self.is_committing(path));
+        };
+        if matches!(task.step, Step::Committing(_)) {
+            return Ok(false);
+        }
+        let covers = !task.target.version.is_empty()
+            && matches!(best.record.version.compare(&task.target.version), Causality::Equal | Causality::Before);
+        if covers {
+            if task.target.body.is_same_content(&best.record.body) {
+                task.providers.extend(providers.iter().copied());
+                if matches!(&task.step, Step::Chunks { todo, .. } if !todo.is_empty())
+                    || matches!(task.step, Step::Root { .. } | Step::Pages { .. })
+                {
+                    self.fetchable.push_back(path.clone());
+                }
+            }
+            return Ok(false);
+        }
+        self.cancel(path);
+        Ok(true)
+    }
+
+    pub(super) fn cancel(&mut self, path: &RelPath) {
+        let Some(task) = self.tasks.remove(path) else {
+            return;
+        };
+        match task.step {
+            Step::Assembling | Step::Chunks { .. } | Step::Ready(Action::Place { .. }) => {
+                self.outputs.push_back(Output::Discard(task.stage));
+            }
+            Step::Ready(Action::Move { from, .. }) => {
+                self.tasks.remove(&from);
+                self.ready.insert(from);
+            }
+            _ => {}
+        }
+        self.stages.remove(&task.stage);
+    }
+
+    /// Names the conflict copy of what lies here; `None` where a copy with this content exists already.
+    fn copy_path(&self, local: &Local) -> Result<Option<RelPath>, I::Error> {
+        let mtime_ns = local.record.body.file().map_or(local.since_ns, |file| file.mtime_ns);
+        for number in 1.. {
+            let path = conflict::copy_path(&local.record.path, mtime_ns, local.record.by, number);
+            match self.index.local(&path)? {
+                Some(there) if there.record.body.is_same_content(&local.record.body) => return Ok(None),
+                Some(there) if there.record.body.is_live() => {}
+                _ if self.tasks.contains_key(&path) => {}
+                _ => return Ok(Some(path)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sets out to hold `target`.
+    #[expect(clippy::too_many_arguments, reason = "one decision with all its facts, made at two places")]
+    fn begin(
+        &mut self,
+        now: Now,
+        target: Record,
+        local: Option<Local>,
+        copy: Option<RelPath>,
+        recipe: Option<Recipe>,
+        providers: BTreeSet<DeviceId>,
+        may_remove: bool,
+    ) -> Result<Decision, I::Error> {
+        let path = target.path.clone();
+        let here = local.as_ref().map(|l| &l.record.body).filter(|body| body.is_live());
+        let stat = local.as_ref().and_then(|l| l.stat);
+        let expect = match (here, stat) {
+            (None, _) => Expect::Absent,
+            (Some(_), Some(stat)) => Expect::Stat(stat),
+            (Some(_), None) => {
+                self.look_again(&path, Depth::Entry);
+                return Ok(Decision::Blocked);
+            }
+        };
+        // Where the disk need not be touched, the record alone changes.
+        let is_same_here = here == Some(&target.body) || (here.is_none() && !target.body.is_live());
+        if is_same_here {
+            let sequence = self.index.next_sequence()?;
+            self.hold(now, target, sequence, stat, None)?;
+            return Ok(Decision::Settled);
+        }
+        let same_content = here.is_some_and(|body| body.is_same_content(&target.body));
+        let action = match &target.body {
+            Body::Dir { mode } if same_content => Some(Action::SetMeta { mode: *mode, mtime_ns: None }),
+            Body::File(file) if same_content => {
+                Some(Action::SetMeta { mode: file.mode, mtime_ns: Some(file.mtime_ns) })
+            }
+            Body::Tombstone => Some(Action::Remove),
+            Body::Dir { mode } => Some(Action::MakeDir { mode: *mode }),
+            Body::Symlink { target } => Some(Action::MakeSymlink { target: target.clone() }),
+            Body::File(_) => None,
+        };
+        if here.is_some_and(Body::is_dir) && !target.body.is_dir() && self.index.has_live_below(&path)? {
+            self.sweep.removals.insert(path.clone());
+            return if may_remove { self.keep_dir(now, &path) } else { Ok(Decision::Blocked) };
+        }
+        if !target.body.is_live() && !may_remove {
+            self.sweep.removals.insert(path);
+            return Ok(Decision::Blocked);
+        }
+        if target.body.is_live() && self.prepare_parent(&path)? == Decision::Blocked {
+            return Ok(Decision::Blocked);
+        }
+        let content = target.body.file().map_or(crate::model::id::ContentId([0; 32]), |file| file.content);
+        let mut stage = StageId { content, copy: 0 };
+        if action.is_none() {
+            while self.stages.contains_key(&stage) {
+                stage.copy += 1;
+            }
+            self.stages.insert(stage, path.clone());
+        }
+        let mut task = Task { target, expect, copy, providers, recipe, stage, step: Step::Root { asked: false } };
+        if let Some(action) = action {
+            task.step = Step::Ready(action);
+        } else if task.recipe.is_some() {
+            self.plan_content(&mut task)?;
+        } else if let Some(recipe) = self.find_recipe(&task)? {
+            task.recipe = Some(recipe);
+            self.plan_content(&mut task)?;
+        } else {
+            self.fetchable.push_back(path.clone());
+        }
+        self.tasks.insert(path, task);
+        Ok(Decision::Settled)
+    }
+
+    /// A peer removed a directory, or made something else of it, in which something lies that it did
+    /// not know. If that is not on its way out as well, the directory stays, and everybody learns it.
+    fn keep_dir(&mut self, now: Now, dir: &RelPath) -> Result<Decision, I::Error> {
+        let tasks_below = self.tasks.range(dir.clone()..).take(2).any(|(path, _)| path.is_below(dir));
+        if tasks_below || self.scans.is_reading_below(dir) || !self.committing.is_empty() {
+            return Ok(Decision::Blocked);
+        }
+        let mut after = dir.clone();
+        'rows: loop {
+            let paths = self.index.remote_paths(Some(&after), 64)?;
+            for path in paths {
+                if !path.is_below(dir) {
+                    break 'rows;
+                }
+                let local = self.index.local(&path)?;
+                if let Some((best, _)) = self.best_remote(&path)?
+                    && reconcile(local.as_ref().map(|l| &l.record), &best.record) != Ok(Verdict::Stay)
+                    && !local.is_some_and(|l| l.ignored)
+                {
+                    return Ok(Decision::Blocked);
+                }
+                after = path;
+            }
+            if !after.is_below(dir) {
+                break;
+            }
+        }
+        self.sweep.removals.remove(dir);
+        self.assert_dir(now, dir)?;
+        Ok(Decision::Settled)
+    }
+
+    /// Records a directory as changed by us, without having seen what peers made of it: it wins, and
+    /// they put aside or bring back what they have there.
+    fn assert_dir(&mut self, now: Now, dir: &RelPath) -> Result<(), I::Error> {
+        let Some(local) = self.index.local(dir)? else {
+            return Ok(());
+        };
+        let sequence = self.index.next_sequence()?;
+        if let Ok(version) = local.record.version.after_change(self.author, sequence.0) {
+            let record = Record { version, by: self.tag, ..local.record };
+            self.hold(now, record, sequence, local.stat, None)?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the parent is, or will be, a directory.
+    fn prepare_parent(&mut self, path: &RelPath) -> Result<Decision, I::Error> {
+        let Some(parent) = path.parent() else {
+            return Ok(Decision::Settled);
+        };
+        if let Some(task) = self.tasks.get(&parent) {
+            let becomes_dir = task.target.body.is_dir();
+            return Ok(if becomes_dir { Decision::Settled } else { Decision::Blocked });
+        }
+        let local = self.index.local(&parent)?;
+        match &local {
+            Some(l) if l.ignored => return Ok(Decision::Blocked),
+            Some(l) if l.record.body.is_dir() => return Ok(Decision::Settled),
+            _ => {}
+        }
+        if let Some((best, _)) = self.best_remote(&parent)?
+            && reconcile(local.as_ref().map(|l| &l.record), &best.record) != Ok(Verdict::Stay)
+        {
+            self.ready.insert(parent);
+            return Ok(Decision::Blocked);
+        }
+        if local.as_ref().is_some_and(|l| l.record.body.is_live()) {
+            return Ok(Decision::Blocked);
+        }
+        // It was deleted here while somebody put something into it: it comes back, as our change.
+        if self.prepare_parent(&parent)? == Decision::Blocked {
+            return Ok(Decision::Blocked);
+        }
+        let record = Record {
+            path: parent.clone(),
+            version: VersionVector::default(),
+            by: self.tag,
+            body: Body::Dir { mode: 0o755 },
+        };
+        let task = Task {
+            target: record,
+            expect: Expect::Absent,
+            copy: None,
+            providers: BTreeSet::new(),
+            recipe: None,
+            stage: StageId { content: crate::model::id::ContentId([0; 32]), copy: 0 },
+            step: Step::Ready(Action::MakeDir { mode: 0o755 }),
+        };
+        self.tasks.insert(parent, task);
+        Ok(Decision::Settled)
+    }
+
+    /// Finds the recipe of a content that some file here has, so that it need not be fetched.
+    fn find_recipe(&self, task: &Task) -> Result<Option<Recipe>, I::Error> {
+        let path = &task.target.path;
+        if let Some(former) = self.index.local(path)?
+            && former.record.body.file().is_some_and(|file| file.content == task.content())
+        {
+            return self.index.recipe(path);
+        }
+        Ok(None)
+    }
+
+    /// Plans where the content comes from, now that the recipe is known.
+    pub(super) fn plan_content(&mut self, task: &mut Task) -> Result<(), I::Error> {
+        let (Some(recipe), Some(file)) = (&task.recipe, task.target.body.file().copied()) else {
+            return Ok(());
+        };
+        if let Some(bytes) = self.contents.remove(&task.target.path) {
+            self.content_bytes -= bytes.len();
+            if let [chunk] = recipe.chunks()
+                && bytes.len() == chunk.len as usize
+                && crate::model::id::ChunkId::of(&bytes) == chunk.id
+            {
+                self.outputs.push_back(Output::Stage(task.stage, 0, 0, VerifiedChunk::hash(bytes)));
+                task.step = Step::Chunks { todo: Vec::new(), asked: BTreeSet::new(), staging: BTreeSet::from([0]) };
+                return Ok(());
+            }
+        }
+        let (sources, whole) = self.find_sources(task, recipe)?;
+        if let Some((from, stat)) = self.find_move(task, &sources, whole)? {
+            task.step = Step::Ready(Action::Move { from, stat, body: file });
+            return Ok(());
+        }
+        let recipes: Vec<_> = sources.iter().map(|(_, recipe)| recipe.clone()).collect();
+        let pieces = if whole.is_some() { Vec::new() } else { find_pieces(recipe, &recipes) };
+        if sources.is_empty() && recipe.chunks().len() == 1 {
+            // Nothing lies here, and one chunk is either staged or not: no need to look.
+            task.step = Step::Chunks { todo: vec![0], asked: BTreeSet::new(), staging: BTreeSet::new() };
+            self.fetchable.push_back(task.target.path.clone());
+            return Ok(());
+        }
+        let sources = sources.into_iter().map(|(source, _)| source).collect();
+        let plan = AssemblePlan { stage: task.stage, recipe: recipe.clone(), sources, pieces, whole };
+        self.outputs.push_back(Output::Assemble(plan));
+        task.step = Step::Assembling;
+        Ok(())
+    }
+
+    /// Finds files to copy from, and which of them has the whole content.
+    fn find_sources(&self, task: &Task, recipe: &Recipe) -> Result<(Vec<(Source, Recipe)>, Option<u32>), I::Error> {
+        let mut paths = BTreeSet::new();
+        let mut found: Vec<(Source, Recipe)> = Vec::new();
+        let mut candidates = vec![task.target.path.clone()];
+        let step = (recipe.chunks().len() / 64).max(1);
+        for chunk in recipe.chunks().iter().step_by(step) {
+            if candidates.len() > SOURCES_MAX * 4 {
+                break;
+            }
+            candidates.extend(self.index.holders_of(&chunk.id, 4)?);
+        }
+        for path in candidates {
+            if found.len() >= SOURCES_MAX || !paths.insert(path.clone()) {
+                continue;
+            }
+            let Some(local) = self.index.local(&path)? else {
+                continue;
+            };
+            let (Some(file), Some(stat), false) = (local.record.body.file(), local.stat, local.ignored) else {
+                continue;
+            };
+            if self.is_committing(&path) || self.scans.is_reading(&path) {
+                continue;
+            }
+            let is_whole = file.content == task.content();
+            let Some(its_recipe) = self.index.recipe(&path)? else {
+                continue;
+            };
+            if is_whole {
+                return Ok((vec![(Source { path, stat }, its_recipe)], Some(0)));
+            }
+            if !recipe.chunks().is_empty() {
+                found.push((Source { path, stat }, its_recipe));
+            }
+        }
+        let wanted: BTreeSet<_> = recipe.chunks().iter().map(|c| c.id).collect();
+        found.retain(|(_, its)| its.chunks().iter().any(|c| wanted.contains(&c.id)));
+        Ok((found, None))
+    }
+
+    /// Finds a file that has the whole content and is on its way out: it is renamed, not copied.
+    fn find_move(
+        &mut self,
+        task: &Task,
+        sources: &[(Source, Recipe)],
+        whole: Option<u32>,
+    ) -> Result<Option<(RelPath, Stat)>, I::Error> {
+        let (Some(whole), Expect::Absent) = (whole, task.expect) else {
+            return Ok(None);
+        };
+        let from = &sources[whole as usize].0;
+        if self.tasks.contains_key(&from.path) || from.path == task.target.path {
+            return Ok(None);
+        }
+        let local = self.index.local(&from.path)?;
+        let Some((best, _)) = self.best_remote(&from.path)? else {
+            return Ok(None);
+        };
+        let verdict = reconcile(local.as_ref().map(|l| &l.record), &best.record);
+        if best.record.body.is_live() || verdict != Ok(Verdict::Take) {
+            return Ok(None);
+        }
+        // Its removal is part of this task; a task of its own keeps others away from it.
+        let removal = Task {
+            target: best.record,
+            expect: Expect::Absent,
+            copy: None,
+            providers: BTreeSet::new(),
+            recipe: None,
+            stage: StageId { content: crate::model::id::ContentId([0; 32]), copy: 0 },
+            step: Step::Assembling,
+        };
+        self.tasks.insert(from.path.clone(), Task { step: Step::Committing(Action::Remove), ..removal });
+        Ok(Some((from.path.clone(), from.stat)))
+    }
+
+    pub(super) fn handle_assembled(
+        &mut self,
+        now: Now,
+        stage: StageId,
+        outcome: AssembleOutcome,
+    ) -> Result<(), I::Error> {
+        let Some(path) = self.stages.get(&stage).cloned() else {
+            return Ok(());
+        };
+        if !self.tasks.get(&path).is_some_and(|task| matches!(task.step, Step::Assembling)) {
+            return Ok(());
+        }
+        match outcome {
+            AssembleOutcome::Failed(kind, detail) => self.give_up(now, &path, kind, detail),
+            AssembleOutcome::Staged { mut missing } => {
+                missing.reverse();
+                if let Some(task) = self.tasks.get_mut(&path) {
+                    task.step = Step::Chunks { todo: missing, asked: BTreeSet::new(), staging: BTreeSet::new() };
+                    self.fetchable.push_back(path.clone());
+                    self.finish_if_staged(&path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_staged(
+        &mut self,
+        now: Now,
+        stage: StageId,
+        chunk: u32,
+        result: Result<(), (ProblemKind, String)>,
+    ) {
+        let Some(path) = self.stages.get(&stage).cloned() else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                if let Some(Step::Chunks { staging, .. }) = self.tasks.get_mut(&path).map(|task| &mut task.step) {
+                    staging.remove(&chunk);
+                }
+                self.finish_if_staged(&path);
+            }
+            Err((kind, detail)) => self.give_up(now, &path, kind, detail),
+        }
+    }
+
+    fn finish_if_staged(&mut self, path: &RelPath) {
+        let Some(task) = self.tasks.get_mut(path) else {
+            return;
+        };
+        if let (Step::Chunks { todo, asked, staging }, Some(body)) = (&task.step, task.target.body.file())
+            && todo.is_empty()
+            && asked.is_empty()
+            && staging.is_empty()
+        {
+            task.step = Step::Ready(Action::Place { stage: task.stage, body: *body });
+        }
+    }
+
+    /// Puts a path off: it is tried again after a pause that grows.
+    pub(super) fn give_up(&mut self, now: Now, path: &RelPath, kind: ProblemKind, detail: String) {
+        self.report(Some(path), kind, detail);
+        // What is staged already stays, for the next attempt.
+        if let Some(task) = self.tasks.remove(path) {
+            self.stages.remove(&task.stage);
+        }
+        self.put_off(now, path, false);
+    }
+
+    pub(super) fn put_off(&mut self, now: Now, path: &RelPath, look: bool) {
+        let attempt = self.retries.get(path).map_or(1, |retry| retry.attempt + 1);
+        let due = now.at + Duration::from_secs(2) * attempt.min(15);
+        self.retries.insert(path.clone(), Retry { due, attempt, look });
+    }
+
+    /// Puts all that is complete into one commit, if none is under way.
+    pub(super) fn pump_commit(&mut self, now: Now) -> Result<(), I::Error> {
+        if !self.committing.is_empty() || self.scans.root_missing.is_some() {
+            return Ok(());
+        }
+        let ready = |task: &Task| matches!(task.step, Step::Ready(_));
+        let paths: Vec<_> = self.tasks.iter().filter(|(_, t)| ready(t)).map(|(p, _)| p.clone()).collect();
+        let mut taken = BTreeSet::new();
+        let (mut items, mut removals) = (Vec::new(), Vec::new());
+        for path in paths {
+            if items.len() + removals.len() >= COMMIT_ITEMS_MAX || self.scans.is_reading(&path) {
+                continue;
+            }
+            let is_removal = self.tasks.get(&path).is_some_and(|task| !task.target.body.is_live());
+            if !is_removal
+                && let Some(parent) = path.parent()
+                && !taken.contains(&parent)
+                && !self.is_dir_here(&parent)?
+            {
+                if !self.tasks.contains_key(&parent) {
+                    // Its parent went away meanwhile: decide anew.
+                    self.cancel(&path);
+                    self.put_off(now, &path, false);
+                }
+                continue;
+            }
+            let by = self.tag;
+            let Some(task) = self.tasks.get_mut(&path) else {
+                continue;
+            };
+            let Step::Ready(action) = std::mem::replace(&mut task.step, Step::Assembling) else {
+                continue;
+            };
+            task.step = Step::Committing(action.clone());
+            let displaced = match (&task.copy, &action) {
+                (Some(copy), _) => Displaced::Copy(copy.clone()),
+                (None, _) => Displaced::History,
+            };
+            let item = CommitItem { path: path.clone(), expect: task.expect, action, displaced, by };
+            if is_removal {
+                removals.push(item)
+            } else {
+                items.push(item)
+            }
+            taken.insert(path);
+        }
+        items.extend(removals.into_iter().rev());
+        if items.is_empty() {
+            return Ok(());
+        }
+        // In the order of items, so that outcomes can be told apart; and what is moved is held as well.
+        self.committing = taken.into_iter().collect();
+        for item in &items {
+            if let Action::Move { from, .. } = &item.action {
+                self.committing.push(from.clone());
+            }
+        }
+        self.committing.sort();
+        self.commit_order = items.iter().map(|item| item.path.clone()).collect();
+        self.outputs.push_back(Output::Commit(items));
+        Ok(())
+    }
+
+    pub(super) fn handle_committed(&mut self, now: Now, outcomes: Vec<CommitOutcome>) -> Result<(), I::Error> {
+        let last_job = JobId(self.jobs);
+        for path in std::mem::take(&mut self.committing) {
+            self.scans.committed(&path, last_job);
+        }
+        for (path, outcome) in std::mem::take(&mut self.commit_order).into_iter().zip(outcomes) {
+            let Some(task) = self.tasks.remove(&path) else {
+                continue;
+            };
+            let Step::Committing(action) = &task.step else {
+                continue;
+            };
+            let action = action.clone();
+            self.stages.remove(&task.stage);
+            self.handle_outcome(now, path, task, action, outcome)?;
+        }
+        self.unblock();
+        Ok(())
+    }
+
+    fn handle_outcome(
+        &mut self,
+        now: Now,
+        path: RelPath,
+        task: Task,
+        action: Action,
+        outcome: CommitOutcome,
+    ) -> Result<(), I::Error> {
+        let moved_from = match &action {
+            Action::Move { from, .. } => self.tasks.remove(from).map(|removal| (from.clone(), removal)),
+            _ => None,
+        };
+        if let (Some((from, _)), false) = (&moved_from, matches!(outcome, CommitOutcome::Done { .. })) {
+            self.look_again(from, Depth::Entry);
+            self.ready.insert(from.clone());
+        }
+        match outcome {
+            CommitOutcome::Done { stat, kept, aside, unseen } => {
+                self.clear_problems(&path);
+                self.retries.remove(&path);
+                let before = self.index.local(&path)?;
+                if let Some((copy, copy_stat)) = aside {
+                    self.note(Note::Conflict { path: path.clone(), copy: copy.clone() });
+                    self.hold_copy(now, before.as_ref(), copy, copy_stat, unseen)?;
+                }
+                if let (Some(file), Some(before)) = (kept, &before) {
+                    self.keep(now, before, file)?;
+                }
+                if let Some((from, removal)) = moved_from {
+                    let recipe = self.index.recipe(&from)?;
+                    self.finish(now, Task { recipe: recipe.clone(), ..removal }, None)?;
+                    return self.finish(now, Task { recipe, ..task }, stat);
+                }
+                self.finish(now, task, stat)
+            }
+            CommitOutcome::Mismatch => {
+                // A person was here first. The scan will find it, and then there is a new decision.
+                self.discard_staged(&action);
+                self.look_again(&path, Depth::Entry);
+                self.ready.insert(path);
+                Ok(())
+            }
+            CommitOutcome::NotEmpty => {
+                self.discard_staged(&action);
+                let known = self.index.has_live_below(&path)?;
+                let attempts = self.retries.get(&path).map_or(0, |retry| retry.attempt);
+                if !known && attempts > 0 {
+                    // Only what the rules leave out lies there: it is not ours to remove.
+                    self.retries.remove(&path);
+                    return self.assert_dir(now, &path);
+                }
+                self.look_again(&path, Depth::Tree);
+                self.retries.insert(path, Retry { due: now.at + Duration::from_millis(200), attempt: 1, look: true });
+                Ok(())
+            }
+            CommitOutcome::NoParent => {
+                self.discard_staged(&action);
+                if let Some(parent) = path.parent() {
+                    self.look_again(&parent, Depth::Entry);
+                }
+                self.put_off(now, &path, true);
+                Ok(())
+            }
+            CommitOutcome::Failed(kind, detail) => {
+                self.report(Some(&path), kind, detail);
+                self.put_off(now, &path, true);
+                Ok(())
+            }
+        }
+    }
+
+    fn discard_staged(&mut self, action: &Action) {
+        if let Action::Place { stage, .. } = action {
+            self.outputs.push_back(Output::Discard(*stage));
+        }
+    }
+
+    /// Records a conflict copy before the version that has seen what it is a copy of, so that no peer
+    /// can learn of that version without the copy.
+    fn hold_copy(
+        &mut self,
+        now: Now,
+        before: Option<&Local>,
+        copy: RelPath,
+        stat: Stat,
+        unseen: bool,
+    ) -> Result<(), I::Error> {
+        let Some(before) = before.filter(|_| !unseen) else {
+            self.look_again(&copy, Depth::Entry);
+            return Ok(());
+        };
+        let recipe = self.index.recipe(&before.record.path)?;
+        let body = match &before.record.body {
+            Body::File(file) => Body::File(FileBody { mode: stat.mode, mtime_ns: stat.mtime_ns, ..*file }),
+            body => body.clone(),
+        };
+        self.record_change(now, copy, body, Some(stat), recipe.as_ref())
+    }
+
+    fn keep(&mut self, now: Now, before: &Local, file: String) -> Result<(), I::Error> {
+        let record = &before.record;
+        self.is_changed = true;
+        self.index.add_kept(&Kept {
+            path: record.path.clone(),
+            body: record.body.clone(),
+            by: record.by,
+            since_ns: before.since_ns,
+            until_ns: now.wall_ns,
+            file: Some(file),
+        })
+    }
+
+    /// The disk holds the target durably: the index learns of it.
+    fn finish(&mut self, now: Now, task: Task, stat: Option<Stat>) -> Result<(), I::Error> {
+        let mut record = task.target;
+        let sequence = self.index.next_sequence()?;
+        if record.version.is_empty() {
+            let before = self.index.local(&record.path)?.map(|l| l.record.version).unwrap_or_default();
+            match before.after_change(self.author, sequence.0) {
+                Ok(version) => record.version = version,
+                Err(error) => {
+                    self.report(Some(&record.path), ProblemKind::Refused, error.to_string());
+                    return Ok(());
+                }
+            }
+        }
+        // What the file system made of mode and time is what is held; where it keeps less than was
+        // asked for, that must not look like an edit.
+        let path = record.path.clone();
+        self.note(Note::Took(path.clone(), record.body.clone(), record.by));
+        let recipe = task.recipe.filter(|_| record.body.file().is_some());
+        self.hold(now, record, sequence, stat, recipe.as_ref())?;
+        if !self.index.remotes(&path)?.is_empty() {
+            self.ready.insert(path);
+        }
+        Ok(())
+    }
+}

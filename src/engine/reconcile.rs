@@ -1,0 +1,170 @@
+//! What to do at one path, given what lies here and what a peer holds.
+//!
+//! Pure and total: every pair of records has one verdict, the same wherever it is asked. Version
+//! vectors say who has seen whom; where neither has seen the other, [`Body::precedence`] names the
+//! winner, the same on every device.
+//!
+//! Only the loser acts on a conflict. It puts its own version aside as a conflict copy and takes the
+//! winner's under the merged version; the winner waits for that. If the winner merged as well, the
+//! merged version could reach the loser before the winner's own did, and would seem to have seen the
+//! loser's work: it would be replaced without a copy.
+
+use std::cmp::Ordering;
+
+use crate::model::record::{Body, Record};
+use crate::model::version::{Causality, VersionError, VersionVector};
+
+/// What to do at a path.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// Nothing: the peer has the same or less, or has lost a conflict and will act on it.
+    Stay,
+    /// Take what the peer has: it has seen what lies here.
+    Take,
+    /// Both hold the same content without having seen each other: hold this body under this version.
+    Agree {
+        /// The version that has seen both.
+        version: VersionVector,
+        /// The body whose time and mode win.
+        body: Body,
+    },
+    /// What lies here has lost a conflict: put it aside (unless it is a deletion), and hold what the
+    /// peer has under this version.
+    Yield {
+        /// The version that has seen both.
+        version: VersionVector,
+    },
+}
+
+/// Decides about one path. `local` is `None` where nothing was ever known of it.
+///
+/// # Errors
+/// The merged version would have too many authors.
+pub fn reconcile(local: Option<&Record>, remote: &Record) -> Result<Verdict, VersionError> {
+    let Some(local) = local else {
+        return Ok(Verdict::Take);
+    };
+    match local.version.compare(&remote.version) {
+        Causality::Equal | Causality::After => return Ok(Verdict::Stay),
+        Causality::Before => return Ok(Verdict::Take),
+        Causality::Concurrent => {}
+    }
+    // Neither has seen the other.
+    let order = local.body.precedence(&remote.body);
+    if local.body.is_same_content(&remote.body) {
+        let version = local.version.merge(&remote.version)?;
+        let winner = if order == Ordering::Less { remote } else { local };
+        return Ok(Verdict::Agree { version, body: winner.body.clone() });
+    }
+    // The contents differ, and so precedence is never equal: somebody loses.
+    match order {
+        Ordering::Less => Ok(Verdict::Yield { version: local.version.merge(&remote.version)? }),
+        _ => Ok(Verdict::Stay),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::id::{AuthorId, ContentId, DeviceTag};
+    use crate::model::path::RelPath;
+    use crate::model::record::FileBody;
+    use crate::model::version::tests::any_version;
+    use proptest::prelude::*;
+
+    fn any_body() -> impl Strategy<Value = Body> {
+        prop_oneof![
+            Just(Body::Tombstone),
+            (0u16..2).prop_map(|mode| Body::Dir { mode }),
+            (0u8..2).prop_map(|t| Body::Symlink { target: vec![b'a' + t].into() }),
+            (0u16..2, 0i64..3, 0u8..3).prop_map(|(mode, mtime_ns, c)| {
+                Body::File(FileBody { mode, mtime_ns, size: u64::from(c), content: ContentId([c; 32]) })
+            }),
+        ]
+    }
+
+    fn record(version: VersionVector, body: Body) -> Record {
+        Record { path: RelPath::parse(b"f").unwrap(), version, by: DeviceTag::default(), body }
+    }
+
+    /// Two records with the same version are the same record: that is what a version means.
+    fn any_pair() -> impl Strategy<Value = (Record, Record)> {
+        (any_version(), any_body(), any_version(), any_body())
+            .prop_filter("one version, one body", |(v, b, w, c)| !v.is_empty() && !w.is_empty() && (v != w || b == c))
+            .prop_map(|(v, b, w, c)| (record(v, b), record(w, c)))
+    }
+
+    /// Both sides act on what they see of the other, until nobody has anything to do.
+    fn settle(mut a: Record, mut b: Record) -> (Record, Record, Vec<Body>) {
+        let mut aside = Vec::new();
+        for _ in 0..4 {
+            for (mine, theirs) in [(true, false), (false, true)] {
+                let (local, remote) = if mine { (&a, &b) } else { (&b, &a) };
+                let _ = theirs;
+                let next = match reconcile(Some(local), remote).unwrap() {
+                    Verdict::Stay => continue,
+                    Verdict::Take => remote.clone(),
+                    Verdict::Agree { version, body } => Record { version, body, ..local.clone() },
+                    Verdict::Yield { version } => {
+                        if local.body.is_live() {
+                            aside.push(local.body.clone());
+                        }
+                        Record { version, ..remote.clone() }
+                    }
+                };
+                if mine { a = next } else { b = next }
+            }
+        }
+        (a, b, aside)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn two_devices_end_with_the_same((a, b) in any_pair()) {
+            let (x, y, _) = settle(a.clone(), b.clone());
+            prop_assert_eq!(&x, &y);
+            // Who speaks first does not matter, except for who is named as the author.
+            let (z, ..) = settle(b, a);
+            prop_assert_eq!((&z.version, &z.body), (&x.version, &x.body));
+        }
+
+        #[test]
+        fn nothing_that_was_not_seen_is_lost((a, b) in any_pair()) {
+            let (end, _, aside) = settle(a.clone(), b.clone());
+            for (mine, other) in [(&a, &b), (&b, &a)] {
+                let unseen = mine.version.compare(&other.version) == Causality::Concurrent;
+                let survives = end.body.is_same_content(&mine.body) || aside.iter().any(|x| x.is_same_content(&mine.body));
+                prop_assert!(!unseen || !mine.body.is_live() || survives);
+            }
+            let conflict = a.version.compare(&b.version) == Causality::Concurrent
+                && a.body.is_live() && b.body.is_live() && !a.body.is_same_content(&b.body);
+            prop_assert_eq!(aside.len(), usize::from(conflict));
+        }
+
+        #[test]
+        fn what_is_settled_stays((a, b) in any_pair()) {
+            let (x, y, _) = settle(a, b);
+            prop_assert_eq!(reconcile(Some(&x), &y), Ok(Verdict::Stay));
+        }
+    }
+
+    #[test]
+    fn an_edit_beats_a_deletion() {
+        let version = |author| VersionVector::default().after_change(AuthorId(author), 1).unwrap();
+        let edited = record(version(1), Body::Symlink { target: (*b"x").into() });
+        let deleted = record(version(2), Body::Tombstone);
+        assert_eq!(reconcile(Some(&edited), &deleted), Ok(Verdict::Stay));
+        assert!(matches!(reconcile(Some(&deleted), &edited), Ok(Verdict::Yield { .. })));
+    }
+
+    #[test]
+    fn a_directory_beats_a_file() {
+        let version = |author| VersionVector::default().after_change(AuthorId(author), 1).unwrap();
+        let dir = record(version(1), Body::Dir { mode: 0 });
+        let link = record(version(2), Body::Symlink { target: (*b"x").into() });
+        assert_eq!(reconcile(Some(&dir), &link), Ok(Verdict::Stay));
+        assert!(matches!(reconcile(Some(&link), &dir), Ok(Verdict::Yield { .. })));
+    }
+}
