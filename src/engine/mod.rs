@@ -8,5 +8,6 @@ pub mod debounce;
 pub mod effect;
 pub mod folder;
 pub mod index;
+pub mod memory_index;
 pub mod reconcile;
 pub mod session;
