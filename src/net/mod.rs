@@ -1,1 +1,6 @@
 //! The `net` layer.
+
+pub mod crypto;
+
+#[cfg(test)]
+mod handshake_tests;
