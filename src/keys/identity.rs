@@ -183,9 +183,7 @@ fn write_new(path: &Path, seed: &[u8; SEED_LEN]) -> Result<(), KeyError> {
     let written = write_staged(&staged, seed).and_then(|()| fs::hard_link(&staged, path));
     let removed = fs::remove_file(&staged);
     match written {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(KeyError::Exists { path: path.to_owned() });
-        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(KeyError::Exists { path: path.to_owned() }),
         written => written
             .and(removed)
             .and_then(|()| File::open(parent_of(path))?.sync_all())

@@ -259,6 +259,11 @@ impl Responder {
         Ok((Self { noise, session }, answer))
     }
 
+    /// Returns the device whose tag came with the first message; the last one has to prove it.
+    pub fn peer(&self) -> DeviceId {
+        self.session.peer
+    }
+
     /// Takes the initiator's last [`LAST_LEN`] bytes.
     pub fn handle_last(mut self, message: &[u8]) -> Result<Established, HandshakeError> {
         let mut hello = [0; HELLO_LEN];
