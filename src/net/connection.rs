@@ -54,6 +54,9 @@ pub enum ConnectionError {
     /// The peer broke the protocol. Do not redial soon.
     #[error("the peer misbehaved")]
     Misbehaved(#[source] FrameError),
+    /// This device could not seal what it had to send.
+    #[error("nothing can be sent")]
+    Local(#[source] RecordError),
     /// The connection failed before.
     #[error("the connection failed before")]
     Failed,
@@ -413,6 +416,6 @@ fn seal_and_send(
     plain: &[u8],
     sealed: &mut [u8],
 ) -> Result<(), ConnectionError> {
-    let len = sealer.seal_into(plain, sealed).map_err(ConnectionError::Tampered)?;
+    let len = sealer.seal_into(plain, sealed).map_err(ConnectionError::Local)?;
     stream.write_all(&sealed[..len]).map_err(ConnectionError::Lost)
 }

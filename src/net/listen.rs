@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -32,6 +33,8 @@ use crate::net::endpoint::{Endpoint, Unanswered};
 pub const DISCARD_LEN_MAX: usize = 64 << 10;
 /// Handshakes under way at a time with one address.
 pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 16;
+/// Connections that the system holds until they are taken.
+const BACKLOG: i32 = 128;
 /// Rest after the system could not give a connection, as when all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -93,12 +96,14 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on every one of the addresses, or on none.
-    pub async fn bind(addresses: &[SocketAddr], bounds: ListenBounds) -> Result<Self, ListenError> {
+    /// Listens on every one of the addresses, or on none. Must be called inside a runtime.
+    ///
+    /// `[::]` means IPv6 alone, so that each address stands for itself and `0.0.0.0` can stand beside it.
+    pub fn bind(addresses: &[SocketAddr], bounds: ListenBounds) -> Result<Self, ListenError> {
         let mut listener = Self { sockets: Vec::new(), addresses: Vec::new(), bounds };
         for addr in addresses.iter().copied() {
             let error = |source| ListenError { addr, source };
-            let socket = TcpListener::bind(addr).await.map_err(error)?;
+            let socket = bind_socket(addr).map_err(error)?;
             listener.addresses.push(socket.local_addr().map_err(error)?);
             listener.sockets.push(socket);
         }
@@ -161,6 +166,19 @@ impl Listener {
     }
 }
 
+fn bind_socket(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Without this a daemon that is started again would have to wait for its old connections to time out.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
 /// One connection from its first byte to its arrival, or to its silent end.
 struct Greeting {
     endpoint: Arc<Endpoint>,
@@ -169,7 +187,7 @@ struct Greeting {
     deadline: Instant,
     /// Bytes read so far.
     read_len: usize,
-    /// Held until the handshake is over.
+    /// Held until the connection is handed on or closed.
     slot: Slot,
 }
 
@@ -196,9 +214,9 @@ impl Greeting {
                 return;
             }
         };
-        // Whoever hands on arrivals slowly should not keep others from their handshakes.
-        let Self { stream, slot, .. } = self;
-        drop(slot);
+        // The slot is held until the arrival is taken, so that a peer which connects again and again
+        // waits in no longer a queue than a stranger does.
+        let Self { stream, slot: _slot, .. } = self;
         let arrival = match arrival {
             Ok(established) => match Connection::new(stream, established, false) {
                 Ok(connection) => Arrival::Peer(connection),

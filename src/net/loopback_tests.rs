@@ -38,7 +38,7 @@ fn endpoint(device: Device, trusted: &[&Device]) -> Arc<Endpoint> {
 /// Listens for `endpoint` on a port of this machine.
 async fn listen(endpoint: &Arc<Endpoint>, handshake_timeout: Duration) -> (SocketAddr, mpsc::Receiver<Arrival>) {
     let bounds = ListenBounds { handshake_timeout, ..ListenBounds::STANDARD };
-    let listener = Listener::bind(&[(Ipv4Addr::LOCALHOST, 0).into()], bounds).await.unwrap();
+    let listener = Listener::bind(&[(Ipv4Addr::LOCALHOST, 0).into()], bounds).unwrap();
     let addr = listener.addresses()[0];
     let (sender, arrivals) = mpsc::channel(4);
     tokio::spawn(listener.run(Arc::clone(endpoint), sender));
@@ -81,7 +81,7 @@ async fn a_listener_takes_from_all_its_addresses() {
     let b = endpoint(Device::new(2), &[&Device::new(1)]);
     let addresses: [SocketAddr; 3] =
         [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv4Addr::new(127, 0, 0, 2), 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
-    let listener = Listener::bind(&addresses, ListenBounds::STANDARD).await.unwrap();
+    let listener = Listener::bind(&addresses, ListenBounds::STANDARD).unwrap();
     let bound = listener.addresses().to_vec();
     let (sender, mut arrivals) = mpsc::channel(4);
     let running = tokio::spawn(listener.run(Arc::clone(&b), sender));
@@ -383,7 +383,7 @@ async fn handshakes_beyond_the_bound_are_closed_at_once_and_others_go_on() {
     let b = endpoint(Device::new(2), &[&Device::new(1)]);
     let a = endpoint(Device::new(1), &[&Device::new(2)]);
     let bounds = ListenBounds { handshake_timeout: AMPLE, handshakes: 8, handshakes_per_address: 2 };
-    let listener = Listener::bind(&[(Ipv4Addr::LOCALHOST, 0).into()], bounds).await.unwrap();
+    let listener = Listener::bind(&[(Ipv4Addr::LOCALHOST, 0).into()], bounds).unwrap();
     let addr = listener.addresses()[0];
     let (sender, mut arrivals) = mpsc::channel(4);
     tokio::spawn(listener.run(Arc::clone(&b), sender));
