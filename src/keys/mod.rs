@@ -1,1 +1,4 @@
 //! The `keys` layer.
+
+pub mod fingerprint;
+pub mod identity;

@@ -1,1 +1,14 @@
 //! The `net` layer.
+
+pub mod connection;
+pub mod crypto;
+pub mod dial;
+pub mod endpoint;
+pub mod frame;
+pub mod listen;
+pub mod policy;
+
+#[cfg(test)]
+mod handshake_tests;
+#[cfg(test)]
+mod loopback_tests;

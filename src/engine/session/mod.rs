@@ -1,1 +1,6 @@
 //! Sessions: the handshake, and what runs inside it.
+
+pub mod gate;
+pub mod handshake;
+pub mod record;
+pub mod suite;

@@ -1,0 +1,101 @@
+//! This device as the network sees it: its key, whom it trusts, and whom it talks to at all.
+//!
+//! Dialing and listening share one, so that a device that is no longer trusted is turned away by both
+//! at once. Connections that stand already are for the caller to cut.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use crate::engine::session::gate::{Day, Gate, PairKeys, Silence, TrustListFull};
+use crate::engine::session::handshake::{HandshakeError, Initiator, Local, Primitives, Responder};
+use crate::engine::session::suite::Suite;
+use crate::model::id::DeviceId;
+use crate::net::policy::Policy;
+
+/// What dialing and listening need of this device.
+pub struct Endpoint {
+    local: Local,
+    primitives: Box<dyn Primitives>,
+    door: Mutex<Door>,
+}
+
+/// What can change while the program runs.
+struct Door {
+    gate: Gate,
+    policy: Policy,
+}
+
+/// Why a first message was not answered; for the local log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    #[error(transparent)]
+    Silence(#[from] Silence),
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+}
+
+impl Endpoint {
+    /// Creates an endpoint that trusts nobody.
+    pub fn new(local: Local, primitives: Box<dyn Primitives>, policy: Policy) -> Self {
+        let gate = Gate::new(local.device);
+        Self { local, primitives, door: Mutex::new(Door { gate, policy }) }
+    }
+
+    /// Returns the id of this device.
+    pub fn device_id(&self) -> DeviceId {
+        self.local.device
+    }
+
+    /// Returns the suite to dial a peer with; see [`Suite::preferred`].
+    pub fn suite_for(&self, peer_has_aes: Option<bool>) -> Suite {
+        Suite::preferred(self.local.has_aes, peer_has_aes)
+    }
+
+    /// Lets a device in from now on.
+    pub fn trust(&self, device: DeviceId, keys: PairKeys) -> Result<(), TrustListFull> {
+        self.door().gate.trust(device, keys)
+    }
+
+    /// Turns a device away from now on.
+    pub fn distrust(&self, device: &DeviceId) {
+        self.door().gate.distrust(device);
+    }
+
+    /// Replaces the policy.
+    pub fn set_policy(&self, policy: Policy) {
+        self.door().policy = policy;
+    }
+
+    /// Returns whether this device may talk to an address.
+    pub fn permits(&self, address: IpAddr) -> bool {
+        self.door().policy.permits(address)
+    }
+
+    /// Begins a handshake, or returns `None` if the peer is not trusted.
+    pub(crate) fn initiate(
+        &self,
+        peer: DeviceId,
+        suite: Suite,
+    ) -> Option<Result<(Initiator, Vec<u8>), HandshakeError>> {
+        let keys = self.door().gate.keys_of(&peer)?;
+        Some(Initiator::start(today(), &self.local, peer, keys, suite, self.primitives.as_ref()))
+    }
+
+    /// Answers a first message, if it is to be answered.
+    pub(crate) fn respond(&self, first: &[u8]) -> Result<(Responder, Vec<u8>), Unanswered> {
+        // The lock is released before the costly part.
+        let admission = self.door().gate.admit(today(), first)?;
+        Ok(Responder::start(&self.local, admission, self.primitives.as_ref())?)
+    }
+
+    /// Every change behind the lock is a single step, so a panic elsewhere leaves nothing half done.
+    fn door(&self) -> MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn today() -> Day {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Day::of_unix_seconds(since.map_or(0, |since| since.as_secs()))
+}
