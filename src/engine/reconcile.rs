@@ -11,6 +11,7 @@
 
 use std::cmp::Ordering;
 
+use crate::model::id::DeviceTag;
 use crate::model::record::{Body, Record};
 use crate::model::version::{Causality, VersionError, VersionVector};
 
@@ -27,6 +28,8 @@ pub enum Verdict {
         version: VersionVector,
         /// The body whose time and mode win.
         body: Body,
+        /// Who is named as its author.
+        by: DeviceTag,
     },
     /// What lies here has lost a conflict: put it aside (unless it is a deletion), and hold what the
     /// peer has under this version.
@@ -53,8 +56,12 @@ pub fn reconcile(local: Option<&Record>, remote: &Record) -> Result<Verdict, Ver
     let order = local.body.precedence(&remote.body);
     if local.body.is_same_content(&remote.body) {
         let version = local.version.merge(&remote.version)?;
-        let winner = if order == Ordering::Less { remote } else { local };
-        return Ok(Verdict::Agree { version, body: winner.body.clone() });
+        let (winner, by) = match order {
+            Ordering::Less => (remote, remote.by),
+            Ordering::Equal => (local, local.by.min(remote.by)),
+            Ordering::Greater => (local, local.by),
+        };
+        return Ok(Verdict::Agree { version, body: winner.body.clone(), by });
     }
     // The contents differ, and so precedence is never equal: somebody loses.
     match order {
@@ -66,7 +73,7 @@ pub fn reconcile(local: Option<&Record>, remote: &Record) -> Result<Verdict, Ver
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::id::{AuthorId, ContentId, DeviceTag};
+    use crate::model::id::{AuthorId, ContentId};
     use crate::model::path::RelPath;
     use crate::model::record::FileBody;
     use crate::model::version::tests::any_version;
@@ -104,7 +111,7 @@ mod tests {
                 let next = match reconcile(Some(local), remote).unwrap() {
                     Verdict::Stay => continue,
                     Verdict::Take => remote.clone(),
-                    Verdict::Agree { version, body } => Record { version, body, ..local.clone() },
+                    Verdict::Agree { version, body, by } => Record { version, body, by, ..local.clone() },
                     Verdict::Yield { version } => {
                         if local.body.is_live() {
                             aside.push(local.body.clone());
@@ -125,9 +132,9 @@ mod tests {
         fn two_devices_end_with_the_same((a, b) in any_pair()) {
             let (x, y, _) = settle(a.clone(), b.clone());
             prop_assert_eq!(&x, &y);
-            // Who speaks first does not matter, except for who is named as the author.
+            // Who speaks first does not matter.
             let (z, ..) = settle(b, a);
-            prop_assert_eq!((&z.version, &z.body), (&x.version, &x.body));
+            prop_assert_eq!(&z, &x);
         }
 
         #[test]

@@ -116,6 +116,10 @@ impl Scans {
 
     /// Notes that a commit touched a path: scans that are under way may have looked before.
     pub(super) fn committed(&mut self, path: &RelPath, last_job: JobId) {
+        self.gone_for_good.remove(path);
+        for gone in self.gone.values_mut() {
+            gone.remove(path);
+        }
         if self.full.is_some() || self.partial.is_some() {
             self.touched_by_us.insert(path.clone(), last_job);
         }
@@ -546,8 +550,8 @@ impl<I: Index> Folder<I> {
 
     /// Records what a person did at a path.
     ///
-    /// Where a peer's record that has seen ours says just the same, it is taken as it is: most often
-    /// it is our own commit, which a crash kept from the index.
+    /// Where a peer's record says just the same, to the nanosecond, no change is counted: most often it
+    /// is our own commit, which a crash kept from the index.
     pub(super) fn record_change(
         &mut self,
         now: Now,
@@ -568,10 +572,11 @@ impl<I: Index> Folder<I> {
         }
         let version = local.map(|l| l.record.version).unwrap_or_default();
         for (_, remote) in self.index.remotes(&path)? {
-            let has_seen = version.merge(&remote.record.version).is_ok_and(|merged| merged == remote.record.version);
-            if has_seen && remote.record.body == body {
+            if remote.record.body == body
+                && let Ok(version) = version.merge(&remote.record.version)
+            {
                 let sequence = self.index.next_sequence()?;
-                self.hold(now, remote.record, sequence, stat, recipe)?;
+                self.hold(now, Record { version, ..remote.record }, sequence, stat, recipe)?;
                 return self.wake(&path);
             }
         }

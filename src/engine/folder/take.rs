@@ -201,7 +201,6 @@ impl<I: Index> Folder<I> {
             }
             None => {
                 self.sweep.at = std::mem::take(&mut self.sweep.again).then_some(None);
-                self.sweep.blocked = false;
                 if self.sweep.at.is_some() { self.next_path() } else { Ok(None) }
             }
         }
@@ -268,24 +267,25 @@ impl<I: Index> Folder<I> {
                 return Ok(Decision::Settled);
             }
         };
-        let (version, body, copy) = match verdict {
+        let (version, body, by, copy) = match verdict {
             Verdict::Stay => {
                 if let Some(local) = &local {
                     self.prune_remotes(&local.record)?;
                 }
                 return Ok(Decision::Settled);
             }
-            Verdict::Take => (best.record.version.clone(), best.record.body.clone(), None),
-            Verdict::Agree { version, body } => (version, body, None),
+            Verdict::Take => {
+                (best.record.version.clone(), best.record.body.clone(), best.record.by, None)
+            }
+            Verdict::Agree { version, body, by } => (version, body, by, None),
             Verdict::Yield { version } => {
                 let copy = match &local {
                     Some(local) if local.record.body.is_live() => self.copy_path(local)?,
                     _ => None,
                 };
-                (version, best.record.body.clone(), copy)
+                (version, best.record.body.clone(), best.record.by, copy)
             }
         };
-        let by = best.record.by;
         let target = Record { path: path.clone(), version, by, body };
         self.begin(now, target, local, copy, best.recipe, providers, may_remove)
     }
@@ -340,13 +340,21 @@ impl<I: Index> Folder<I> {
 
     /// Names the conflict copy of what lies here; `None` where a copy with this content exists already.
     fn copy_path(&self, local: &Local) -> Result<Option<RelPath>, I::Error> {
-        let mtime_ns = local.record.body.file().map_or(local.since_ns, |file| file.mtime_ns);
+        let mtime_ns = local.record.body.file().map_or(0, |file| file.mtime_ns);
+        if let Some(first) = self.index.recipe(&local.record.path)?.and_then(|r| r.chunks().first().copied()) {
+            for holder in self.index.holders_of(&first.id, 16)? {
+                let is_copy = conflict::copy_of(&holder).is_some_and(|original| original == local.record.path);
+                let there = self.index.local(&holder)?.filter(|there| !there.ignored);
+                if is_copy && there.is_some_and(|there| there.record.body.is_same_content(&local.record.body)) {
+                    return Ok(None);
+                }
+            }
+        }
         for number in 1.. {
             let path = conflict::copy_path(&local.record.path, mtime_ns, local.record.by, number);
             match self.index.local(&path)? {
                 Some(there) if there.record.body.is_same_content(&local.record.body) => return Ok(None),
                 Some(there) if there.record.body.is_live() => {}
-                _ if self.tasks.contains_key(&path) => {}
                 _ => return Ok(Some(path)),
             }
         }
@@ -748,9 +756,18 @@ impl<I: Index> Folder<I> {
                 continue;
             }
             let by = self.tag;
+            // A copy of the same may have come from a peer since this was decided.
+            let copy = match (self.tasks.get(&path).is_some_and(|task| task.copy.is_some()), self.index.local(&path)?) {
+                (true, Some(local)) => self.copy_path(&local)?,
+                _ => None,
+            };
+            if copy.as_ref().is_some_and(|copy| self.tasks.contains_key(copy)) {
+                continue;
+            }
             let Some(task) = self.tasks.get_mut(&path) else {
                 continue;
             };
+            task.copy = copy;
             let Step::Ready(action) = std::mem::replace(&mut task.step, Step::Assembling) else {
                 continue;
             };

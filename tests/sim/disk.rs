@@ -1,0 +1,332 @@
+//! A disk in memory that does what the engine asks, and lets a person edit at any moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kinfold::engine::chunk::VerifiedChunk;
+use kinfold::engine::conflict;
+use kinfold::engine::effect::{
+    Action, AssembleOutcome, AssemblePlan, CommitItem, CommitOutcome, Depth, Displaced, Expect, Found, HashOutcome,
+    ScanItem, Scope, StageId,
+};
+use kinfold::model::id::{ChunkId, DeviceTag};
+use kinfold::model::path::RelPath;
+use kinfold::model::recipe::{ChunkRef, Recipe};
+use kinfold::model::stat::{Kind, Stat};
+
+/// Length of the chunks that files are cut into here: short, so that small files have several.
+pub const CHUNK: usize = 8;
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Data {
+    Dir,
+    File(Vec<u8>),
+    Symlink(Vec<u8>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub data: Data,
+    pub mode: u16,
+    pub mtime: i64,
+    ctime: i64,
+    ino: u64,
+}
+
+impl Node {
+    fn stat(&self) -> Stat {
+        let (kind, size) = match &self.data {
+            Data::Dir => (Kind::Dir, 0),
+            Data::File(bytes) => (Kind::File, bytes.len() as u64),
+            Data::Symlink(target) => (Kind::Symlink, target.len() as u64),
+        };
+        let (mtime_ns, ctime_ns) = (self.mtime, self.ctime);
+        Stat { kind, mode: self.mode, size, mtime_ns, ctime_ns, dev: 1, ino: self.ino }
+    }
+}
+
+#[derive(Default)]
+pub struct Disk {
+    pub nodes: BTreeMap<RelPath, Node>,
+    pub history: BTreeMap<String, Data>,
+    staged: BTreeMap<StageId, BTreeMap<u64, Vec<u8>>>,
+    clock: i64,
+    inodes: u64,
+}
+
+pub fn recipe_of(bytes: &[u8]) -> Recipe {
+    let chunks = bytes.chunks(CHUNK).map(|c| ChunkRef { id: ChunkId::of(c), len: c.len() as u32 });
+    Recipe::parse(chunks.collect()).unwrap()
+}
+
+impl Disk {
+    fn tick(&mut self) -> i64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    fn new_node(&mut self, data: Data, mode: u16, mtime: i64) -> Node {
+        self.inodes += 1;
+        Node { data, mode, mtime, ctime: self.tick(), ino: self.inodes }
+    }
+
+    pub fn stat(&self, path: &RelPath) -> Option<Stat> {
+        self.nodes.get(path).map(Node::stat)
+    }
+
+    pub fn is_dir(&self, path: Option<&RelPath>) -> bool {
+        path.is_none_or(|p| self.nodes.get(p).is_some_and(|n| n.data == Data::Dir))
+    }
+
+    pub fn below(&self, dir: &RelPath) -> Vec<RelPath> {
+        self.nodes.range(dir.clone()..).skip(1).map(|(p, _)| p).take_while(|p| p.is_below(dir)).cloned().collect()
+    }
+
+    // ------------------------------------------------------------------------- a person's hands
+
+    pub fn write(&mut self, path: &RelPath, bytes: Vec<u8>, mtime: i64) {
+        let ctime = self.tick();
+        match self.nodes.get_mut(path) {
+            Some(node) => {
+                node.data = Data::File(bytes);
+                (node.mtime, node.ctime) = (mtime, ctime);
+            }
+            None => {
+                let node = self.new_node(Data::File(bytes), 0o644, mtime);
+                self.nodes.insert(path.clone(), node);
+            }
+        }
+    }
+
+    pub fn make(&mut self, path: &RelPath, data: Data) {
+        let node = self.new_node(data, 0o755, 0);
+        self.nodes.insert(path.clone(), node);
+    }
+
+    pub fn remove(&mut self, path: &RelPath) -> Vec<(RelPath, Data)> {
+        let mut gone: Vec<_> = self.below(path);
+        gone.push(path.clone());
+        gone.into_iter().filter_map(|p| self.nodes.remove(&p).map(|n| (p, n.data))).collect()
+    }
+
+    pub fn rename(&mut self, from: &RelPath, to: &RelPath) {
+        self.nodes.remove(to);
+        let moved: Vec<_> = self.below(from);
+        let ctime = self.tick();
+        let mut node = self.nodes.remove(from).unwrap();
+        node.ctime = ctime;
+        self.nodes.insert(to.clone(), node);
+        for path in moved {
+            let node = self.nodes.remove(&path).unwrap();
+            let mut bytes = to.as_bytes().to_vec();
+            bytes.extend_from_slice(&path.as_bytes()[from.as_bytes().len()..]);
+            self.nodes.insert(RelPath::parse(&bytes).unwrap(), node);
+        }
+    }
+
+    pub fn chmod(&mut self, path: &RelPath, mode: u16) {
+        let ctime = self.tick();
+        if let Some(node) = self.nodes.get_mut(path) {
+            (node.mode, node.ctime) = (mode, ctime);
+        }
+    }
+
+    // ------------------------------------------------------------------------ the engine's orders
+
+    fn found(node: &Node) -> Found {
+        match &node.data {
+            Data::Symlink(target) => Found::Symlink(node.stat(), target.clone().into()),
+            _ => Found::Entry(node.stat()),
+        }
+    }
+
+    fn listing(&self, dir: Option<&RelPath>) -> ScanItem {
+        let inside = self.nodes.iter().filter(|(p, _)| p.parent().as_ref() == dir);
+        let entries = inside.map(|(p, n)| (p.name().into(), Self::found(n))).collect();
+        ScanItem::Listing { dir: dir.cloned(), entries }
+    }
+
+    pub fn scan(&self, scope: &Scope) -> Vec<ScanItem> {
+        let mut items = Vec::new();
+        let list = |items: &mut Vec<_>, dir: &RelPath| {
+            let dirs = self.nodes.range(dir.clone()..).take_while(|(p, _)| *p == dir || p.is_below(dir));
+            items.extend(dirs.filter(|(_, n)| n.data == Data::Dir).map(|(p, _)| self.listing(Some(p))));
+        };
+        match scope {
+            Scope::All => {
+                items.push(self.listing(None));
+                let dirs = self.nodes.iter().filter(|(_, n)| n.data == Data::Dir);
+                items.extend(dirs.map(|(p, _)| self.listing(Some(p))));
+            }
+            Scope::Paths(paths) => {
+                for (path, depth) in paths {
+                    let found = self.nodes.get(path).map(Self::found);
+                    let is_tree = *depth == Depth::Tree && self.is_dir(Some(path));
+                    items.push(ScanItem::Path { path: path.clone(), found });
+                    if is_tree {
+                        list(&mut items, path);
+                    }
+                }
+            }
+        }
+        items
+    }
+
+    pub fn hash(&self, path: &RelPath, expected: &Stat) -> HashOutcome {
+        match self.nodes.get(path) {
+            Some(node) if node.stat() == *expected => match &node.data {
+                Data::File(bytes) => HashOutcome::Done { stat: *expected, recipe: recipe_of(bytes) },
+                _ => HashOutcome::Changed,
+            },
+            _ => HashOutcome::Changed,
+        }
+    }
+
+    pub fn assemble(&mut self, plan: &AssemblePlan) -> AssembleOutcome {
+        let mut have: BTreeMap<u64, Vec<u8>> = self.staged.remove(&plan.stage).unwrap_or_default();
+        let places: Vec<_> = plan.recipe.places().collect();
+        have.retain(|offset, bytes| places.iter().any(|(at, c)| at == offset && c.id == ChunkId::of(bytes)));
+        let read = |source: u32, offset: u64, len: u32| -> Option<Vec<u8>> {
+            let source = &plan.sources[source as usize];
+            let node = self.nodes.get(&source.path).filter(|n| n.stat() == source.stat)?;
+            let Data::File(bytes) = &node.data else { return None };
+            bytes.get(offset as usize..offset as usize + len as usize).map(<[u8]>::to_vec)
+        };
+        let mut copy = |index: usize, source: u32, offset: u64| {
+            let (at, chunk) = places[index];
+            if let Some(bytes) = read(source, offset, chunk.len).filter(|b| ChunkId::of(b) == chunk.id) {
+                have.insert(at, bytes);
+            }
+        };
+        if let Some(whole) = plan.whole {
+            places.iter().enumerate().for_each(|(n, (at, _))| copy(n, whole, *at));
+        }
+        for piece in &plan.pieces {
+            let mut offset = piece.offset;
+            for index in piece.chunk..piece.chunk + piece.chunks {
+                copy(index as usize, piece.source, offset);
+                offset += u64::from(places[index as usize].1.len);
+            }
+        }
+        let missing = places.iter().enumerate().filter(|(_, (at, _))| !have.contains_key(at));
+        let missing = missing.map(|(n, _)| n as u32).collect();
+        self.staged.insert(plan.stage, have);
+        AssembleOutcome::Staged { missing }
+    }
+
+    pub fn stage(&mut self, stage: StageId, offset: u64, chunk: &VerifiedChunk) {
+        self.staged.entry(stage).or_default().insert(offset, chunk.bytes().to_vec());
+    }
+
+    pub fn discard(&mut self, stage: StageId) {
+        self.staged.remove(&stage);
+    }
+
+    pub fn read(&self, path: &RelPath, expected: &Stat, offset: u64, len: u32) -> Option<Vec<u8>> {
+        let node = self.nodes.get(path).filter(|n| n.stat() == *expected)?;
+        let Data::File(bytes) = &node.data else { return None };
+        bytes.get(offset as usize..offset as usize + len as usize).map(<[u8]>::to_vec)
+    }
+
+    pub fn commit(&mut self, items: &[CommitItem]) -> Vec<CommitOutcome> {
+        items.iter().map(|item| self.commit_one(item)).collect()
+    }
+
+    fn commit_one(&mut self, item: &CommitItem) -> CommitOutcome {
+        let path = &item.path;
+        let parent = path.parent();
+        if !self.is_dir(parent.as_ref()) {
+            return CommitOutcome::NoParent;
+        }
+        let is_expected = match (&item.expect, self.stat(path)) {
+            (Expect::Absent, there) => there.is_none(),
+            (Expect::Stat(expected), Some(there)) if expected.kind == Kind::Dir => {
+                (there.kind, there.ino) == (expected.kind, expected.ino)
+            }
+            (Expect::Stat(expected), there) => there == Some(*expected),
+        };
+        if !is_expected {
+            return CommitOutcome::Mismatch;
+        }
+        let is_dir = self.nodes.get(path).is_some_and(|n| n.data == Data::Dir);
+        let replaces = !matches!(item.action, Action::SetMeta { .. });
+        if is_dir && replaces && !self.below(path).is_empty() {
+            return CommitOutcome::NotEmpty;
+        }
+        let new = match &item.action {
+            Action::SetMeta { mode, mtime_ns } => {
+                let ctime = self.tick();
+                let node = self.nodes.get_mut(path).unwrap();
+                node.mode = *mode;
+                node.ctime = ctime;
+                node.mtime = mtime_ns.unwrap_or(node.mtime);
+                let stat = Some(node.stat());
+                return CommitOutcome::Done { stat, kept: None, aside: None, unseen: false };
+            }
+            Action::Remove => None,
+            Action::MakeDir { mode } => Some(self.new_node(Data::Dir, *mode, 0)),
+            Action::MakeSymlink { target } => Some(self.new_node(Data::Symlink(target.to_vec()), 0o777, 0)),
+            Action::Place { stage, body } => {
+                let staged = self.staged.remove(stage).unwrap_or_default();
+                let bytes: Vec<u8> = staged.into_values().flatten().collect();
+                assert_eq!(bytes.len() as u64, body.size, "a staged file is placed before it is complete");
+                assert_eq!(recipe_of(&bytes).content_id(), body.content, "a staged file is not what it should be");
+                Some(self.new_node(Data::File(bytes), body.mode, body.mtime_ns))
+            }
+            Action::Move { from, stat, body } => {
+                if self.stat(from) != Some(*stat) {
+                    return CommitOutcome::Mismatch;
+                }
+                let mut node = self.nodes.remove(from).unwrap();
+                node.ctime = self.tick();
+                (node.mode, node.mtime) = (body.mode, body.mtime_ns);
+                Some(node)
+            }
+        };
+        let old = self.nodes.remove(path);
+        let (mut kept, mut aside) = (None, None);
+        if let Some(old) = old.filter(|n| n.data != Data::Dir) {
+            match &item.displaced {
+                Displaced::Drop => {}
+                Displaced::History => {
+                    let name = format!("{}", self.tick());
+                    self.history.insert(name.clone(), old.data);
+                    kept = Some(name);
+                }
+                Displaced::Copy(to) => {
+                    let to = self.free_name(to, path, item.by, old.mtime);
+                    let mut old = old;
+                    old.ctime = self.tick();
+                    aside = Some((to.clone(), old.stat()));
+                    self.nodes.insert(to, old);
+                }
+            }
+        }
+        if let Some(node) = new {
+            self.nodes.insert(path.clone(), node);
+        }
+        CommitOutcome::Done { stat: self.stat(path), kept, aside, unseen: false }
+    }
+
+    fn free_name(&self, wanted: &RelPath, path: &RelPath, by: DeviceTag, mtime: i64) -> RelPath {
+        let others = (2..).map(|n| conflict::copy_path(path, mtime, by, n));
+        std::iter::once(wanted.clone()).chain(others).find(|p| !self.nodes.contains_key(p)).unwrap()
+    }
+
+    /// What a person sees: paths and what is there, times and modes of files included.
+    pub fn tree(&self) -> BTreeMap<RelPath, (Data, u16, i64)> {
+        let line = |(p, n): (&RelPath, &Node)| match n.data {
+            Data::File(_) => (p.clone(), (n.data.clone(), n.mode, n.mtime)),
+            Data::Dir => (p.clone(), (n.data.clone(), n.mode, 0)),
+            Data::Symlink(_) => (p.clone(), (n.data.clone(), 0, 0)),
+        };
+        self.nodes.iter().map(line).collect()
+    }
+
+    pub fn contents(&self) -> BTreeSet<Vec<u8>> {
+        let file = |n: &Node| match &n.data {
+            Data::File(bytes) => Some(bytes.clone()),
+            _ => None,
+        };
+        self.nodes.values().filter_map(file).collect()
+    }
+}
