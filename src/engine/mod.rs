@@ -5,4 +5,5 @@ pub mod conflict;
 pub mod debounce;
 pub mod effect;
 pub mod index;
+pub mod memory_index;
 pub mod session;
