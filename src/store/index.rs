@@ -635,3 +635,93 @@ fn parse_entry(path: RelPath, row: &Row<'_>, first: usize) -> Result<Entry, Stor
     let data = row.get_ref(first + 2).at(TABLE)?.as_blob().at(TABLE)?;
     codec::decode_entry(path, state, sequence, data).at(TABLE)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::model::id::{ContentId, DeviceTag};
+    use crate::model::record::{Body, FileBody, Record};
+    use crate::model::version::VersionVector;
+
+    fn file(n: u32) -> (Local, Recipe) {
+        let chunk = ChunkRef { id: ChunkId::of(&n.to_le_bytes()), len: 100 };
+        let content = ContentId([n as u8; 32]);
+        let body = Body::File(FileBody { mode: 0o644, mtime_ns: 5, size: 100, content });
+        let path = RelPath::parse(format!("dir {}/{n}", n % 100).as_bytes()).unwrap();
+        let record = Record { path, version: VersionVector::default(), by: DeviceTag([0; 5]), body };
+        let local = Local { record, sequence: Sequence(n.into()), stat: None, ignored: false, since_ns: 0 };
+        (local, Recipe::parse(vec![chunk]).unwrap())
+    }
+
+    fn set(index: &mut SqliteIndex, n: u32) -> Result<(), StoreError> {
+        let (local, recipe) = file(n);
+        index.next_sequence()?;
+        index.set_local(&local, Some(&recipe))
+    }
+
+    #[test]
+    fn a_full_disk_takes_back_what_was_not_committed_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = SqliteIndex::open(&dir.path().join("index"), Incarnation(1)).unwrap();
+        (0..100).for_each(|n| set(&mut index, n).unwrap());
+        index.commit().unwrap();
+        let pages: i64 = index.conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        index.conn.pragma_update(None, "max_page_count", pages + 3).unwrap();
+        let failed = (100..10_000).find_map(|n| set(&mut index, n).err());
+        assert!(matches!(failed, Some(StoreError::Full)), "{failed:?}");
+        assert_eq!(index.totals().unwrap().files, 100);
+        assert_eq!(index.last_sequence(), Sequence(100));
+        assert_eq!(index.local(&file(100).0.record.path).unwrap(), None);
+        // With room again it goes on, directories included whose numbers were taken back.
+        index.conn.pragma_update(None, "max_page_count", 1 << 20).unwrap();
+        (100..1000).for_each(|n| set(&mut index, n).unwrap());
+        index.commit().unwrap();
+        assert_eq!(index.totals().unwrap().files, 1000);
+        index.check().unwrap();
+        index.close().unwrap();
+    }
+
+    #[test]
+    fn all_its_files_are_for_their_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = SqliteIndex::open(&dir.path().join("index"), Incarnation(1)).unwrap();
+        set(&mut index, 1).unwrap();
+        index.commit().unwrap();
+        let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(Result::unwrap).collect();
+        assert!(files.len() >= 2);
+        for file in files {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+        }
+        index.close().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn no_query_looks_at_a_whole_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = SqliteIndex::open(&dir.path().join("index"), Incarnation(1)).unwrap();
+        let sources = [include_str!("index.rs"), include_str!("recipes.rs"), include_str!("remotes.rs")];
+        let others = [include_str!("kept.rs"), include_str!("dirs.rs")];
+        let mut looked_at = 0;
+        for source in sources.into_iter().chain(others) {
+            let production = source.split("#[cfg(test)]").next().unwrap();
+            for text in production.split('"').skip(1).step_by(2).filter(|text| text.starts_with("SELECT")) {
+                let sql = text.replace("\\\n", " ");
+                let mut plan = index.conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+                let unbound = (0..plan.parameter_count()).map(|_| rusqlite::types::Null);
+                let steps = plan.query_map(rusqlite::params_from_iter(unbound), |row| row.get::<_, String>(3)).unwrap();
+                let steps: Vec<String> = steps.map(Result::unwrap).collect();
+                let is_whole = |step: &String| step.starts_with("SCAN") && !step.contains("CONSTANT ROW");
+                // All former versions, the oldest of them, and all conflict copies are scans by intent,
+                // but of an index that holds nothing else.
+                let is_meant = |step: &String| step.contains("kept_by_until") || step.contains("entry_copies");
+                assert!(!steps.iter().any(|step| is_whole(step) && !is_meant(step)), "{sql}\n{steps:#?}");
+                looked_at += 1;
+            }
+        }
+        assert!(looked_at >= 18, "{looked_at}");
+    }
+}

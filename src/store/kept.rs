@@ -32,16 +32,15 @@ pub(crate) fn at(conn: &Connection, path: &RelPath) -> Result<Vec<Kept>, StoreEr
 
 /// Returns the former versions of a path and of all below it, newest first.
 pub(crate) fn at_and_below(conn: &Connection, path: &RelPath) -> Result<Vec<Kept>, StoreError> {
-    // 0x00 stands for `/`, so all below is what begins with the key and 0x00. The unary plus keeps the
-    // index of times out: the range of paths is the narrower one.
-    const SQL: &str = "SELECT path, until, data FROM kept WHERE path = ?1 OR (path > ?2 AND path < ?3) \
-                       ORDER BY +until DESC, kept DESC";
+    // What comes from the key on and before the key and 0x01 is the key itself and what begins with it
+    // and 0x00, which stands for `/`. The unary plus keeps the index of times out of it.
+    const SQL: &str = "SELECT path, until, data FROM kept WHERE path >= ? AND path < ? ORDER BY +until DESC, kept DESC";
     let key = codec::path_key(path);
-    let (below, beyond) = ([&key[..], &[0]].concat(), [&key[..], &[1]].concat());
-    collect(conn, SQL, [key, below, beyond])
+    let beyond = [&key[..], &[1]].concat();
+    collect(conn, SQL, [key, beyond])
 }
 
-/// The oldest former version, with the number of its row.
+/// Returns the oldest former version, with the number of its row.
 pub(crate) fn oldest(conn: &Connection) -> Result<Option<(i64, Kept)>, StoreError> {
     const SQL: &str = "SELECT path, until, data, kept FROM kept ORDER BY until, kept LIMIT 1";
     let mut statement = conn.prepare_cached(SQL).at(TABLE)?;

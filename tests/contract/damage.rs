@@ -10,7 +10,7 @@ use kinfold::store::error::StoreError;
 use kinfold::store::index::SqliteIndex;
 
 use crate::fixture::fill;
-use crate::operations::{Op, apply, chunk, path, paths, peer};
+use crate::operations::{Op, apply, assert_same, chunk, path, paths, peer};
 
 struct Whole {
     bytes: Vec<u8>,
@@ -223,4 +223,38 @@ fn an_index_is_opened_once_at_a_time() {
     assert!(matches!(SqliteIndex::open(&file, Incarnation(5)), Err(StoreError::Busy)));
     index.close().unwrap();
     SqliteIndex::open(&file, Incarnation(5)).unwrap();
+}
+
+#[test]
+fn a_power_cut_leaves_the_state_of_some_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, log) = (dir.path().join("index"), dir.path().join("index-wal"));
+    let mut index = SqliteIndex::open(&file, Incarnation(5)).unwrap();
+    let mut states = vec![MemoryIndex::new(Incarnation(5))];
+    for n in 0..8 {
+        let mut state = states[n].clone();
+        for at in [n, n + 1, n + 2] {
+            let op = Op::Set { at, seed: 1_000 + 37 * n as u64, new_sequence: true };
+            apply(&mut state, &op);
+            apply(&mut index, &op);
+        }
+        apply(&mut index, &Op::Commit);
+        apply(&mut state, &Op::Commit);
+        states.push(state);
+    }
+    apply(&mut index, &Op::Set { at: 0, seed: 5, new_sequence: true });
+    // The files as another would find them, had the power gone now or while the log was written.
+    let (bytes, log) = (fs::read(&file).unwrap(), fs::read(&log).unwrap());
+    let after = tempfile::tempdir().unwrap();
+    let mut last = 0;
+    for len in (0..=log.len()).step_by(1021).chain([log.len()]) {
+        fs::write(after.path().join("index"), &bytes).unwrap();
+        fs::write(after.path().join("index-wal"), &log[..len]).unwrap();
+        let found = SqliteIndex::open(&after.path().join("index"), Incarnation(5)).unwrap();
+        let reached = (found.last_sequence().0 / 3) as usize;
+        assert_same(&found, &states[reached]);
+        assert!(reached >= last, "a longer log holds no less");
+        last = reached;
+    }
+    assert_eq!(last, 8);
 }

@@ -40,19 +40,9 @@ pub fn path(bytes: &[u8]) -> RelPath {
 
 /// The chunk of that number. Every two neighbours agree in their first eight bytes.
 pub fn chunk(n: u32) -> ChunkRef {
-    let mut id = *ChunkId::of(&(n / 2).to_le_bytes()).as_array();
+    let mut id = ChunkId::of(&(n / 2).to_le_bytes()).0;
     id[31] = n as u8;
     ChunkRef { id: ChunkId(id), len: 1 + n % 7 }
-}
-
-trait AsArray {
-    fn as_array(&self) -> &[u8; 32];
-}
-
-impl AsArray for ChunkId {
-    fn as_array(&self) -> &[u8; 32] {
-        &self.0
-    }
 }
 
 /// The recipe of that number: from empty to several parts, with chunks shared between them and within.

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use kinfold::engine::index::Index;
 use kinfold::engine::memory_index::MemoryIndex;
 use kinfold::model::id::Incarnation;
 use kinfold::store::index::SqliteIndex;
@@ -59,10 +60,13 @@ proptest! {
         let mut sqlite = SqliteIndex::open(&file, Incarnation(9)).unwrap();
         for step in &steps {
             match step {
+                Step::Change(Op::Expire { until_ns, bytes_max, limit }) => {
+                    let of_memory = memory.expire_kept(*until_ns, *bytes_max, *limit).unwrap();
+                    prop_assert_eq!(of_memory, sqlite.expire_kept(*until_ns, *bytes_max, *limit).unwrap());
+                }
                 Step::Change(op) => {
                     apply(&mut memory, op);
                     apply(&mut sqlite, op);
-                    // Both tell the caller the same of what expired; `apply` leaves that out.
                 }
                 Step::Crash | Step::Close => {
                     memory.crash();
