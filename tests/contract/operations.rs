@@ -141,7 +141,7 @@ pub fn local(path: RelPath, sequence: Sequence, seed: u64) -> (Local, Option<Rec
     let (record, recipe) = record(path, seed);
     let stat = stat(&record.body, seed >> 8);
     let since_ns = (seed as i64).wrapping_mul(1_000_003);
-    (Local { record, sequence, stat, ignored: seed % 11 == 0, since_ns }, recipe)
+    (Local { record, sequence, stat, ignored: seed.is_multiple_of(11), since_ns }, recipe)
 }
 
 fn record(path: RelPath, seed: u64) -> (Record, Option<Recipe>) {
@@ -150,7 +150,7 @@ fn record(path: RelPath, seed: u64) -> (Record, Option<Recipe>) {
         mode: (seed % 0o1000) as u16,
         mtime_ns: seed as i64,
         // Not always what the recipe adds up to: the index has to keep what it is told.
-        size: recipe.size() + u64::from(seed % 13 == 0),
+        size: recipe.size() + u64::from(seed.is_multiple_of(13)),
         content: ContentId(*blake3::hash(&seed.to_le_bytes()).as_bytes()),
     };
     let body = match seed % 7 {
@@ -162,7 +162,7 @@ fn record(path: RelPath, seed: u64) -> (Record, Option<Recipe>) {
     let counters = (0..seed % 4).map(|n| (AuthorId(n << 62 | 7), 1 + seed % 1000 + n)).collect();
     let by = DeviceTag([seed as u8; 5]);
     let record = Record { path, version: VersionVector::parse(counters).unwrap(), by, body };
-    (record, (seed % 5 != 0).then_some(recipe))
+    (record, (!seed.is_multiple_of(5)).then_some(recipe))
 }
 
 fn stat(body: &Body, seed: u64) -> Option<Stat> {
@@ -170,20 +170,20 @@ fn stat(body: &Body, seed: u64) -> Option<Stat> {
         Body::Tombstone => return None,
         Body::Symlink { target } => (Kind::Symlink, 0o777, target.len() as u64, 5),
         Body::Dir { mode } => (Kind::Dir, *mode, 4096, 6),
-        Body::File(file) => (Kind::File, file.mode, file.size, file.mtime_ns + i64::from(seed % 3 == 0)),
+        Body::File(file) => (Kind::File, file.mode, file.size, file.mtime_ns + i64::from(seed.is_multiple_of(3))),
     };
-    let (dev, ino) = (seed % 2, if seed % 4 == 0 { u64::MAX } else { seed % 5 });
-    (seed % 6 != 0).then_some(Stat { kind, mode, size, mtime_ns, ctime_ns: -(seed as i64 % 1000), dev, ino })
+    let (dev, ino) = (seed % 2, if seed.is_multiple_of(4) { u64::MAX } else { seed % 5 });
+    (!seed.is_multiple_of(6)).then_some(Stat { kind, mode, size, mtime_ns, ctime_ns: -(seed as i64 % 1000), dev, ino })
 }
 
 fn remote(path: RelPath, seed: u64) -> Option<Remote> {
     let (record, recipe) = record(path, seed);
-    (seed % 3 != 0).then_some(Remote { record, recipe })
+    (!seed.is_multiple_of(3)).then_some(Remote { record, recipe })
 }
 
 fn kept(path: RelPath, seed: u64) -> Kept {
     let (Record { path, by, body, .. }, _) = record(path, seed);
-    let file = (seed % 4 != 0).then(|| format!("{seed:x}"));
+    let file = (!seed.is_multiple_of(4)).then(|| format!("{seed:x}"));
     Kept { path, body, by, since_ns: 3, until_ns: (seed % 20) as i64 - 5, file }
 }
 
