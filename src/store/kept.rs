@@ -1,0 +1,80 @@
+//! Former versions that were put aside.
+
+use rusqlite::{Connection, Row};
+
+use crate::engine::index::Kept;
+use crate::model::path::RelPath;
+use crate::model::record::Body;
+use crate::store::codec;
+use crate::store::error::{At, StoreError};
+
+const TABLE: &str = "kept";
+
+/// Remembers a former version.
+pub(crate) fn add(conn: &Connection, kept: &Kept) -> Result<(), StoreError> {
+    let key = codec::path_key(&kept.path);
+    let data = codec::encode_kept(&key, kept);
+    let mut statement = conn.prepare_cached("INSERT INTO kept (path, until, data) VALUES (?, ?, ?)").at(TABLE)?;
+    statement.execute((key, kept.until_ns, data)).at(TABLE)?;
+    Ok(())
+}
+
+/// Returns all former versions, newest first.
+pub(crate) fn all(conn: &Connection) -> Result<Vec<Kept>, StoreError> {
+    collect(conn, "SELECT path, until, data FROM kept ORDER BY until DESC, kept DESC", [])
+}
+
+/// Returns the former versions of a path, newest first.
+pub(crate) fn at(conn: &Connection, path: &RelPath) -> Result<Vec<Kept>, StoreError> {
+    const SQL: &str = "SELECT path, until, data FROM kept WHERE path = ? ORDER BY until DESC, kept DESC";
+    collect(conn, SQL, [codec::path_key(path)])
+}
+
+/// Returns the former versions of a path and of all below it, newest first.
+pub(crate) fn at_and_below(conn: &Connection, path: &RelPath) -> Result<Vec<Kept>, StoreError> {
+    // What comes from the key on and before the key and 0x01 is the key itself and what begins with it
+    // and 0x00, which stands for `/`. The unary plus keeps the index of times out of it.
+    const SQL: &str = "SELECT path, until, data FROM kept WHERE path >= ? AND path < ? ORDER BY +until DESC, kept DESC";
+    let key = codec::path_key(path);
+    let beyond = [&key[..], &[1]].concat();
+    collect(conn, SQL, [key, beyond])
+}
+
+/// Returns the oldest former version, with the number of its row.
+pub(crate) fn oldest(conn: &Connection) -> Result<Option<(i64, Kept)>, StoreError> {
+    const SQL: &str = "SELECT path, until, data, kept FROM kept ORDER BY until, kept LIMIT 1";
+    let mut statement = conn.prepare_cached(SQL).at(TABLE)?;
+    let mut rows = statement.query([]).at(TABLE)?;
+    let Some(row) = rows.next().at(TABLE)? else { return Ok(None) };
+    Ok(Some((row.get(3).at(TABLE)?, parse(row)?)))
+}
+
+/// Forgets the former version in the row of that number.
+pub(crate) fn remove(conn: &Connection, kept: i64) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM kept WHERE kept = ?").at(TABLE)?.execute([kept]).at(TABLE)?;
+    Ok(())
+}
+
+/// Returns the bytes that a former version takes in the history.
+pub(crate) fn bytes_of(kept: &Kept) -> u64 {
+    match (&kept.file, &kept.body) {
+        (Some(_), Body::File(file)) => file.size,
+        _ => 0,
+    }
+}
+
+fn collect(conn: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<Kept>, StoreError> {
+    let mut statement = conn.prepare_cached(sql).at(TABLE)?;
+    let mut rows = statement.query(parameters).at(TABLE)?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next().at(TABLE)? {
+        all.push(parse(row)?);
+    }
+    Ok(all)
+}
+
+fn parse(row: &Row<'_>) -> Result<Kept, StoreError> {
+    let path = row.get_ref(0).at(TABLE)?.as_blob().at(TABLE)?;
+    let until_ns = row.get(1).at(TABLE)?;
+    codec::decode_kept(path, until_ns, row.get_ref(2).at(TABLE)?.as_blob().at(TABLE)?).at(TABLE)
+}
