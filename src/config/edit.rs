@@ -243,12 +243,13 @@ impl Edit {
     }
 
     /// Gives a device a right in a folder. Returns whether that changed anything.
-    pub fn share(&mut self, own: &DeviceId, folder: &str, device: &str, right: Right) -> Result<bool, EditError> {
+    pub fn share(&mut self, own: &DeviceId, folder: &str, device: &DeviceId, right: Right) -> Result<bool, EditError> {
+        self.check_trusted(device)?;
         self.set_member(own, folder, device, Some(right))
     }
 
-    /// Takes a device out of a folder. Returns whether that changed anything.
-    pub fn unshare(&mut self, own: &DeviceId, folder: &str, device: &str) -> Result<bool, EditError> {
+    /// Takes a device out of a folder, trusted or not. Returns whether that changed anything.
+    pub fn unshare(&mut self, own: &DeviceId, folder: &str, device: &DeviceId) -> Result<bool, EditError> {
         self.set_member(own, folder, device, None)
     }
 
@@ -325,16 +326,15 @@ impl Edit {
         &mut self,
         own: &DeviceId,
         folder: &str,
-        device: &str,
+        device: &DeviceId,
         right: Option<Right>,
     ) -> Result<bool, EditError> {
         let at = self.folder_at(folder)?;
-        let device = self.config.devices[self.device_at(device)?].id;
         let Folder { id, mut members, .. } = self.config.folders[at].clone();
         if members.right_of(own) != Some(Right::Owner) {
             return Err(EditError::NotOwner { folder: folder.to_owned() });
         }
-        if !members.set(device, right) {
+        if !members.set(*device, right) {
             return Ok(false);
         }
         self.write_members(&id, &members)?;
@@ -629,7 +629,7 @@ mod tests {
         let mut edit = home.edit();
         edit.add_device(&id(OWN), &device("laptop", 2)).unwrap();
         edit.add_folder(&id(OWN), &home.folder("data", 9)).unwrap();
-        edit.share(&id(OWN), "data", "laptop", Right::Reader).unwrap();
+        edit.share(&id(OWN), "data", &id(2), Right::Reader).unwrap();
         edit.pause("data").unwrap();
         edit.save().unwrap();
         for line in text.lines() {
@@ -775,13 +775,13 @@ members = [
         edit.add_device(&id(OWN), &device("laptop", 2)).unwrap();
         edit.add_folder(&id(OWN), &home.folder("data", 9)).unwrap();
         let (own, other) = (id(OWN), id(2));
-        assert!(edit.share(&own, "data", "laptop", Right::Owner).unwrap());
-        assert!(!edit.share(&own, "data", "laptop", Right::Owner).unwrap());
-        assert!(edit.unshare(&own, "data", "laptop").unwrap());
-        assert!(!edit.unshare(&own, "data", "laptop").unwrap());
-        assert!(matches!(edit.share(&own, "data", "nas", Right::Owner), Err(EditError::UnknownDevice { .. })));
-        assert!(matches!(edit.share(&own, "x", "laptop", Right::Owner), Err(EditError::UnknownFolder { .. })));
-        assert!(matches!(edit.share(&other, "data", "laptop", Right::Owner), Err(EditError::NotOwner { .. })));
+        assert!(edit.share(&own, "data", &id(2), Right::Owner).unwrap());
+        assert!(!edit.share(&own, "data", &id(2), Right::Owner).unwrap());
+        assert!(edit.unshare(&own, "data", &id(2)).unwrap());
+        assert!(!edit.unshare(&own, "data", &id(2)).unwrap());
+        assert!(matches!(edit.share(&own, "data", &id(3), Right::Owner), Err(EditError::UnknownDevice { .. })));
+        assert!(matches!(edit.share(&own, "x", &id(2), Right::Owner), Err(EditError::UnknownFolder { .. })));
+        assert!(matches!(edit.share(&other, "data", &id(2), Right::Owner), Err(EditError::NotOwner { .. })));
     }
 
     #[test]

@@ -1,1 +1,4 @@
-//! The `keys` layer.
+//! This device's identity, and how people compare it.
+
+pub mod fingerprint;
+pub mod identity;
