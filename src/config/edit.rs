@@ -537,21 +537,20 @@ fn template(name: &str, listen: &[SocketAddr]) -> String {
 # What people call this device.
 name = {name}
 
-[network]
-# Addresses to listen on, in numbers; the port is 25463 where none is given.
-{listen}
-
-# "lan" talks to addresses of local networks alone, "any" to all.
-mode = "lan"
-
-# Networks that count as local too, such as that of a VPN.
-# allow = ["100.64.0.0/10"]
-
 [history]
 # What a sync overwrites or deletes is kept, for `kinfold restore`: for so many days (0: not at all),
 # and up to so much space per folder: a part of its disk like "10%", or "20 GiB".
 # days = 30
 # size = "10%"
+
+[network]
+# Addresses to listen on, in numbers; the port is 25463 where none is given.
+{listen}
+
+# "lan" talks to addresses of local networks alone, "any" to all. Networks that count as local too,
+# such as that of a VPN:
+# allow = ["100.64.0.0/10"]
+mode = "lan"
 "#
     )
 }
