@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread;
 
-use kinfold::control::log::LogRing;
 use kinfold::control::types::ApiError;
 use kinfold::control::types::ApiErrorKind;
 use kinfold::control::types::Conflict;
@@ -37,6 +36,7 @@ struct Fake {
     conflicts: Vec<Conflict>,
     offers: Vec<Offer>,
     history: Vec<HistoryEntry>,
+    log: Vec<LogLine>,
     /// How many questions are answered with "not yet".
     not_yet: Mutex<u32>,
     refuses_reload: bool,
@@ -71,8 +71,8 @@ impl Api for Fake {
     fn conflicts(&self, _: Option<&str>) -> Result<Vec<Conflict>, ApiError> {
         Ok(self.conflicts.clone())
     }
-    fn log(&self, after: Option<u64>, limit: usize) -> Result<Vec<LogLine>, ApiError> {
-        Ok(LogRing::default().lines(after, limit))
+    fn log(&self, _: Option<u64>, _: usize) -> Result<Vec<LogLine>, ApiError> {
+        Ok(self.log.clone())
     }
     fn scan(&self, folder: &str) -> Result<(), ApiError> {
         self.note(format!("scan {folder}"));
@@ -343,6 +343,31 @@ fn offers_say_from_whom_and_with_which_right() {
             "right": "reader"
           }
         ]
+        "#);
+    });
+}
+
+#[test]
+fn a_line_of_the_log_says_when_where_and_what() {
+    let device = Device::new();
+    let line = LogLine {
+        seq: 7,
+        time: Time("2026-05-31T18:00:00.5Z".parse().unwrap()),
+        level: "WARN".to_owned(),
+        message: "cannot be read\u{202e}".to_owned(),
+        folder: Some("data".to_owned()),
+        path: Some("a/b\\n".to_owned()),
+    };
+    with_daemon(&device, Fake { log: vec![line], ..Fake::default() }, || {
+        sees!(device, ["log"], @r#"
+        exit 0
+        --- stdout
+        2026-05-31 18:00:00  WARN   data: a/b\n: cannot be read\u{202e}
+        "#);
+        sees!(device, ["log", "--json"], @r#"
+        exit 0
+        --- stdout
+        {"seq":7,"time":"2026-05-31T18:00:00.5Z","level":"WARN","message":"cannot be read\u202e","folder":"data","path":"a/b\\n"}
         "#);
     });
 }

@@ -247,6 +247,19 @@ fn devices_come_and_go() {
 }
 
 #[test]
+fn edits_at_the_same_time_are_all_kept() {
+    let device = Device::new();
+    let id = |n| kinfold::model::id::DeviceId::from_public_key([n; 32]).to_string();
+    std::thread::scope(|scope| {
+        for n in 1..=8 {
+            let device = &device;
+            scope.spawn(move || device.ok(&["device", "add", &id(n), "--name", &format!("d{n}")]));
+        }
+    });
+    assert_eq!(device.ok(&["device", "list"]).lines().count(), 8);
+}
+
+#[test]
 fn a_device_that_would_confuse_people_is_refused() {
     let device = Device::with_laptop();
     let own = device.ok(&["id"]).trim().to_owned();
