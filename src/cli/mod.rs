@@ -1,1 +1,158 @@
-//! The `cli` layer.
+//! The command line: one file a command.
+//!
+//! Commands that change the configuration do so with and without a running daemon; one that runs is
+//! told to read it anew.
+
+pub mod completions;
+pub mod conflicts;
+pub mod context;
+pub mod demo;
+pub mod device;
+pub mod doctor;
+pub mod error;
+pub mod exit;
+pub mod folder;
+pub mod history;
+pub mod id;
+pub mod inbox;
+pub mod init;
+pub mod live;
+pub mod log;
+pub mod logging;
+pub mod man;
+pub mod output;
+pub mod place;
+pub mod restore;
+pub mod serve;
+pub mod status;
+pub mod up;
+pub mod wait;
+
+use std::ffi::OsString;
+use std::io;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::cli::context::Context;
+use crate::cli::error::Failure;
+use crate::cli::exit::Exit;
+
+/// Keeps folders identical across your own devices, over your own network
+#[derive(Debug, Parser)]
+#[command(name = "kinfold", version, arg_required_else_help = true)]
+#[command(after_help = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 timeout, 4 something waits for a person, 5 no daemon.
+First steps: `kinfold up ~/Photos` on the first device, `kinfold id` and `kinfold device add` on both.")]
+pub struct Cli {
+    /// Keep configuration, state and socket together in this directory
+    #[arg(long, global = true, env = "KINFOLD_HOME", hide_env_values = true, value_name = "DIR")]
+    home: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Set up this device where that is not done yet, sync a folder, and keep running
+    Up(up::Args),
+    /// Make this device's identity and configuration
+    Init(init::Args),
+    /// Print this device's id
+    Id(id::Args),
+    /// Run the daemon in the foreground, as a service does
+    Serve(serve::Args),
+    /// Show folders, devices and what is under way
+    Status(status::Args),
+    /// Wait until every connected device holds the same
+    Wait(wait::Args),
+    /// Choose which devices to trust
+    #[command(subcommand)]
+    Device(device::Command),
+    /// Choose which folders to sync, and with whom
+    #[command(subcommand)]
+    Folder(folder::Command),
+    /// Look at edits that were made apart, and settle them
+    Conflicts(conflicts::Args),
+    /// List the kept states of a file
+    History(history::Args),
+    /// Bring back a file or directory as it was
+    Restore(restore::Args),
+    /// List what waits for a person
+    Inbox(inbox::Args),
+    /// Show the daemon's log
+    Log(log::Args),
+    /// Check that everything is in order, and say what is not
+    Doctor(doctor::Args),
+    /// See kinfold at work between devices made up on this machine
+    Demo(demo::Args),
+    /// Print completions for a shell
+    Completions(completions::Args),
+    /// Write the manual pages into a directory
+    Man(man::Args),
+}
+
+/// Runs the command line and returns how it ended.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and usage go where they can; whether somebody reads them changes nothing.
+            error.print().ok();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    match dispatch(cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            let mut stderr = io::stderr().lock();
+            for line in failure.lines() {
+                // Nobody is left to tell that nothing can be told.
+                writeln!(stderr, "{line}").ok();
+            }
+            failure.exit().into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    match cli.command {
+        Command::Completions(args) => return completions::run(&args),
+        Command::Man(args) => return man::run(&args),
+        Command::Demo(args) => return demo::run(&args),
+        _ => {}
+    }
+    let context = Context::new(cli.home.as_deref())?;
+    match cli.command {
+        Command::Up(args) => up::run(&context, &args),
+        Command::Init(args) => init::run(&context, &args),
+        Command::Id(args) => id::run(&context, &args),
+        Command::Serve(args) => serve::run(&context, &args),
+        Command::Status(args) => status::run(&context, &args),
+        Command::Wait(args) => wait::run(&context, &args),
+        Command::Device(command) => device::run(&context, command),
+        Command::Folder(command) => folder::run(&context, command),
+        Command::Conflicts(args) => conflicts::run(&context, args),
+        Command::History(args) => history::run(&context, &args),
+        Command::Restore(args) => restore::run(&context, &args),
+        Command::Inbox(args) => inbox::run(&context, &args),
+        Command::Log(args) => log::run(&context, &args),
+        Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Completions(_) | Command::Man(_) | Command::Demo(_) => Ok(Exit::Done),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_table_of_commands_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

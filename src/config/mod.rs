@@ -1,1 +1,150 @@
-//! The `config` layer.
+//! What a person decided: the device's name, its network, the devices it trusts and the folders it keeps.
+//!
+//! [`raw`] is the file as written, [`Config`] what it means, with every default filled in and every
+//! rule checked; [`edit`] changes the file and keeps its comments. Identity and state are not here.
+
+pub mod address;
+pub mod edit;
+
+pub mod error;
+pub mod file;
+pub mod load;
+pub mod paths;
+pub mod raw;
+pub mod size;
+pub mod subnet;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::size::HistorySize;
+use crate::config::subnet::Subnet;
+use crate::model::id::DeviceId;
+use crate::model::id::FolderId;
+use crate::model::rights::Members;
+
+/// A configuration that was read and holds all its rules.
+///
+/// Invariant: names and ids of devices are unique, the device's own name included; so are names, ids
+/// and places of folders; no folder lies inside another, and none holds the program's own files.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Config {
+    /// What people call this device.
+    pub name: String,
+    /// Where it listens and whom it talks to.
+    pub network: Network,
+    /// How much of the past is kept, where a folder does not say otherwise.
+    pub history: History,
+    /// The trust list, in the order of the file.
+    pub devices: Vec<Device>,
+    /// The folders, in the order of the file.
+    pub folders: Vec<Folder>,
+    /// Folders that were accepted before their offer arrived.
+    pub accepts: Vec<Accept>,
+}
+
+/// Where the device listens and whom it talks to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Network {
+    /// Addresses to listen on; a port of 0 lets the system choose one.
+    pub listen: Vec<SocketAddr>,
+    /// Which addresses are talked to at all.
+    pub mode: NetworkMode,
+    /// Networks that count as local besides those that are.
+    pub allow: Vec<Subnet>,
+}
+
+/// Which addresses are talked to at all.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NetworkMode {
+    /// Only those of local networks, and of [`Network::allow`].
+    Lan,
+    /// All.
+    Any,
+}
+
+impl NetworkMode {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lan => "lan",
+            Self::Any => "any",
+        }
+    }
+}
+
+/// How much of what a sync overwrites or deletes is kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct History {
+    /// For how many days; 0 keeps nothing.
+    pub days: u32,
+    /// Up to how much space per folder; the oldest goes first.
+    pub size: HistorySize,
+}
+
+/// One line of the trust list.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Device {
+    /// What people call it here.
+    pub name: String,
+    /// Who it is.
+    pub id: DeviceId,
+    /// Where it can be reached; never port 0.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// A folder kept on this device.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Folder {
+    /// What people call it here.
+    pub name: String,
+    /// Which folder it is, on every member.
+    pub id: FolderId,
+    /// Where it lies, as written; absolute.
+    pub path: PathBuf,
+    /// Whether it rests for now.
+    pub paused: bool,
+    /// Who belongs to it.
+    pub members: Members,
+    /// Time between two full scans; `None` relies on being told of changes.
+    pub rescan: Option<Duration>,
+    /// Whether `.gitignore` files count as well as `.kinfoldignore`.
+    pub gitignore: bool,
+    /// How much of its past is kept.
+    pub history: History,
+}
+
+/// A folder that was accepted before its offer arrived.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Accept {
+    /// The name it is expected to be offered under, and its name here.
+    pub name: String,
+    /// Where it shall lie; absolute.
+    pub path: PathBuf,
+    /// Who is to offer it.
+    pub from: DeviceId,
+}
+
+impl Config {
+    /// Finds a device of the trust list by its id.
+    pub fn device(&self, id: &DeviceId) -> Option<&Device> {
+        self.devices.iter().find(|device| device.id == *id)
+    }
+
+    /// Finds a device of the trust list by its name, or by its id as text.
+    pub fn device_named(&self, text: &str) -> Option<&Device> {
+        let id = DeviceId::parse(text).ok();
+        self.devices.iter().find(|device| device.name == text || Some(device.id) == id)
+    }
+
+    /// Finds a folder by its id.
+    pub fn folder(&self, id: &FolderId) -> Option<&Folder> {
+        self.folders.iter().find(|folder| folder.id == *id)
+    }
+
+    /// Finds a folder by its name.
+    pub fn folder_named(&self, name: &str) -> Option<&Folder> {
+        self.folders.iter().find(|folder| folder.name == name)
+    }
+}

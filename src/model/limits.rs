@@ -80,6 +80,12 @@ pub const PROBLEMS_MAX: usize = 1000;
 pub const IGNORE_FILE_LEN_MAX: u64 = 1 << 20;
 /// Longest configuration file that is read, in bytes.
 pub const CONFIG_LEN_MAX: u64 = 4 << 20;
+/// Lines of the log kept in memory for `kinfold log`.
+pub const LOG_LINES_MAX: usize = 4096;
+/// Longest line of the log kept in memory, in bytes; the rest is cut off.
+pub const LOG_LINE_LEN_MAX: usize = 4096;
+/// Longest answer of the control API that a client reads, in bytes.
+pub const CONTROL_ANSWER_LEN_MAX: usize = 64 << 20;
 
 const _: () = assert!(FRAME_LEN_MAX > CHUNK_LEN_MAX + 1024);
 const _: () = assert!(RECORDS_MESSAGE_LEN_TARGET * 2 < FRAME_LEN_MAX);

@@ -1,0 +1,208 @@
+//! `kinfold doctor`: checks all that a person can put in order, and says how.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::cli::context::Context;
+use crate::cli::error::Failure;
+use crate::cli::exit::Exit;
+use crate::cli::output;
+use crate::config::Config;
+use crate::config::Folder;
+use crate::control::client::ControlError;
+use crate::control::types::Status;
+
+/// Arguments of `kinfold doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Check {
+    verdict: Verdict,
+    what: String,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// Fewer directories than this are watched where a distribution left the old default of Linux.
+const WATCHES_ENOUGH: u64 = 65_536;
+/// A clock outside these years was never set.
+const YEAR_MIN: i16 = 2026;
+const YEAR_MAX: i16 = 2100;
+
+/// Runs the command. Fails where a check does.
+pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
+    let checks = look(context)?;
+    if args.json {
+        output::say_json(&checks)?;
+    } else {
+        for check in &checks {
+            let word = match check.verdict {
+                Verdict::Ok => "ok  ",
+                Verdict::Warn => "warn",
+                Verdict::Fail => "fail",
+            };
+            output::say(format_args!(
+                "{word}  {}: {}",
+                output::printable(&check.what),
+                output::printable(&check.found)
+            ))?;
+            if let Some(advice) = &check.advice {
+                output::say(format_args!("      {}", output::printable(advice)))?;
+            }
+        }
+    }
+    let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
+    Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+fn look(context: &Context) -> Result<Vec<Check>, Failure> {
+    let mut checks = vec![];
+    let status = check_daemon(context, &mut checks)?;
+    checks.push(match context.own_id() {
+        Ok(id) => ok("identity", id.to_string()),
+        Err(failure) => failed("identity", &failure),
+    });
+    match context.config() {
+        Ok(config) => {
+            checks.push(ok("configuration", context.paths.config_file.display().to_string()));
+            checks.extend(config.network.listen.iter().map(|address| check_port(*address, status.as_ref())));
+            checks.extend(config.folders.iter().map(check_folder));
+            check_devices(&config, status.as_ref(), &mut checks);
+        }
+        Err(failure) => checks.push(failed("configuration", &failure)),
+    }
+    checks.push(check_watches(status.as_ref()));
+    checks.push(check_clock());
+    Ok(checks)
+}
+
+fn ok(what: impl Into<String>, found: impl Into<String>) -> Check {
+    Check { verdict: Verdict::Ok, what: what.into(), found: found.into(), advice: None }
+}
+
+fn warn(what: impl Into<String>, found: impl Into<String>, advice: impl Into<String>) -> Check {
+    Check { verdict: Verdict::Warn, advice: Some(advice.into()), ..ok(what, found) }
+}
+
+fn fail(what: impl Into<String>, found: impl Into<String>, advice: impl Into<String>) -> Check {
+    Check { verdict: Verdict::Fail, advice: Some(advice.into()), ..ok(what, found) }
+}
+
+fn failed(what: &str, failure: &Failure) -> Check {
+    let advice = failure.hint().map(str::to_owned);
+    Check { verdict: Verdict::Fail, advice, ..ok(what, failure.message()) }
+}
+
+fn check_daemon(context: &Context, checks: &mut Vec<Check>) -> Result<Option<Status>, Failure> {
+    match context.client()?.status() {
+        Ok(status) => {
+            checks.push(ok("daemon", format!("version {} is running", status.version)));
+            Ok(Some(status))
+        }
+        Err(ControlError::NoDaemon { .. }) => {
+            checks.push(warn("daemon", "is not running", "start it with `kinfold serve`"));
+            Ok(None)
+        }
+        Err(error) => {
+            checks.push(failed("daemon", &error.into()));
+            Ok(None)
+        }
+    }
+}
+
+fn check_port(address: SocketAddr, status: Option<&Status>) -> Check {
+    let what = format!("address {address}");
+    if status.is_some_and(|status| status.listen.contains(&address)) {
+        return ok(what, "the daemon listens there");
+    }
+    if address.port() == 0 {
+        return ok(what, "takes a port that is free");
+    }
+    match TcpListener::bind(address) {
+        Ok(_) if status.is_none() => ok(what, "is free"),
+        Ok(_) => fail(what, "the daemon does not listen there", "restart the daemon, and look at its log"),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            fail(what, "is in use by another program", "choose another port under [network] listen")
+        }
+        Err(error) => fail(what, error.to_string(), "choose an address of this machine under [network] listen"),
+    }
+}
+
+fn check_folder(folder: &Folder) -> Check {
+    let what = format!("folder {}", output::escaped(&folder.name));
+    let path = folder.path.display();
+    match fs::metadata(&folder.path) {
+        Ok(meta) if !meta.is_dir() => {
+            fail(what, format!("{path} is not a directory"), "put the directory back in its place")
+        }
+        Ok(_) if !folder.path.join(".kinfold/marker").is_file() => warn(
+            what,
+            format!("{path} has no .kinfold/marker"),
+            "that is right before its first scan; later it means that another disk is mounted there, or none",
+        ),
+        Ok(_) => ok(what, path.to_string()),
+        Err(error) => fail(what, format!("{path}: {error}"), "mount its disk, or bring the directory back"),
+    }
+}
+
+fn check_devices(config: &Config, status: Option<&Status>, checks: &mut Vec<Check>) {
+    if config.devices.is_empty() {
+        checks.push(warn("devices", "none is trusted yet", "add one: kinfold device add ID --name NAME"));
+    }
+    for peer in status.iter().flat_map(|status| &status.peers) {
+        let what = format!("device {}", output::escaped(&peer.name));
+        checks.push(match (peer.connected, &peer.last_error) {
+            (true, _) => ok(what, "is connected"),
+            (false, why) => {
+                let why = why.as_ref().map_or_else(|| "is away".to_owned(), |why| format!("is away: {why}"));
+                Check { advice: peer.hint.clone(), ..warn(what, why, "") }
+            }
+        });
+    }
+}
+
+fn check_watches(status: Option<&Status>) -> Check {
+    const ADVICE: &str = "raise it: sysctl fs.inotify.max_user_watches=1048576";
+    let what = "watched directories";
+    let limit = read_number(Path::new("/proc/sys/fs/inotify/max_user_watches"));
+    let found = match (limit, status) {
+        (None, _) => return warn(what, "the limit cannot be read", "changes may be found by scanning only"),
+        (Some(limit), None) => format!("at most {limit}"),
+        (Some(limit), Some(status)) => format!("{} of at most {limit}", status.watch.dirs),
+    };
+    let is_short = status.map_or(limit < Some(WATCHES_ENOUGH), |status| status.watch.limit_reached);
+    if is_short { warn(what, found, ADVICE) } else { ok(what, found) }
+}
+
+fn read_number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn check_clock() -> Check {
+    let now = jiff::Zoned::now();
+    let found = now.strftime("%Y-%m-%d %H:%M %Z").to_string();
+    match (YEAR_MIN..YEAR_MAX).contains(&now.year()) {
+        true => ok("clock", found),
+        false => warn("clock", found, "set the clock; conflict copies and history go by it"),
+    }
+}

@@ -1,0 +1,289 @@
+//! `kinfold status`: folders, devices and what is under way.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::cli::context::Context;
+use crate::cli::error::Failure;
+use crate::cli::exit::Exit;
+use crate::cli::output;
+use crate::cli::output::bytes;
+use crate::cli::output::counted;
+use crate::cli::output::escaped;
+use crate::cli::output::printable;
+use crate::control::types::FolderState;
+use crate::control::types::FolderStatus;
+use crate::control::types::PeerStatus;
+use crate::control::types::Status;
+
+/// Arguments of `kinfold status`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON; with --watch, a line of it for each change
+    #[arg(long)]
+    json: bool,
+
+    /// Go on, and print it anew whenever it changes
+    #[arg(long)]
+    watch: bool,
+}
+
+const WATCH_PAUSE: Duration = Duration::from_millis(500);
+
+/// Runs the command.
+pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
+    let client = context.client()?;
+    let mut shown = None;
+    loop {
+        let status = client.status()?;
+        if shown.as_ref() != Some(&status) {
+            match (args.json, args.watch) {
+                (true, true) => output::say_json_line(&status)?,
+                (true, false) => output::say_json(&status)?,
+                (false, _) => text(&status).iter().try_for_each(output::say)?,
+            }
+            shown = Some(status);
+        }
+        if !args.watch {
+            return Ok(Exit::Done);
+        }
+        thread::sleep(WATCH_PAUSE);
+    }
+}
+
+/// Returns the status for people. Words of trouble stand in it only where there is trouble.
+fn text(status: &Status) -> Vec<String> {
+    let listen: Vec<_> = status.listen.iter().map(ToString::to_string).collect();
+    let mut lines = vec![
+        format!("{}  {}", escaped(&status.device.name), status.device.id),
+        format!("talks to {}, listens on {}", policy(status), listen.join(" ")),
+        String::new(),
+        "Folders".to_owned(),
+    ];
+    let rows: Vec<_> = status.folders.iter().map(folder_row).collect();
+    for (folder, row) in status.folders.iter().zip(output::columns(&rows)) {
+        lines.push(format!("  {row}"));
+        lines.extend(folder_notes(folder).into_iter().map(|note| format!("    {note}")));
+    }
+    if status.folders.is_empty() {
+        lines.push("  none yet: kinfold folder add PATH --name NAME".to_owned());
+    }
+    lines.extend([String::new(), "Devices".to_owned()]);
+    let rows: Vec<_> = status.peers.iter().map(peer_row).collect();
+    for (peer, row) in status.peers.iter().zip(output::columns(&rows)) {
+        lines.push(format!("  {row}"));
+        lines.extend(peer.hint.iter().map(|hint| format!("    {}", printable(hint))));
+    }
+    if status.peers.is_empty() {
+        lines.push("  none yet: kinfold device add ID --name NAME".to_owned());
+    }
+    lines.extend([String::new(), "Sockets".to_owned()]);
+    lines.extend(status.sockets.iter().map(|socket| format!("  {}", printable(socket))));
+    if status.watch.limit_reached {
+        lines.extend([String::new(), "Not all directories can be watched; see `kinfold doctor`".to_owned()]);
+    }
+    if status.inbox > 0 {
+        let things = counted(status.inbox, "thing waits", "things wait");
+        lines.extend([String::new(), format!("{things} for you: kinfold inbox")]);
+    }
+    lines
+}
+
+fn policy(status: &Status) -> String {
+    match (status.policy.mode.as_str(), status.policy.allow.is_empty()) {
+        ("lan", true) => "local networks alone".to_owned(),
+        ("lan", false) => format!("local networks and {}", status.policy.allow.join(" ")),
+        (mode, _) => format!("{mode} network"),
+    }
+}
+
+fn folder_row(folder: &FolderStatus) -> Vec<String> {
+    let size = format!("{}, {}", counted(folder.files, "file", "files"), bytes(folder.bytes));
+    vec![escaped(&folder.name), state(folder), size, folder.path.to_string()]
+}
+
+/// Returns what a folder is doing, in few words.
+pub fn state(folder: &FolderStatus) -> String {
+    match (folder.state, folder.in_sync) {
+        (FolderState::Idle, true) => "in sync".to_owned(),
+        (FolderState::Idle, false) => "waits for other devices".to_owned(),
+        (state, _) => state.as_str().to_owned(),
+    }
+}
+
+fn folder_notes(folder: &FolderStatus) -> Vec<String> {
+    let mut notes = vec![];
+    notes.extend(folder.stopped_because.as_deref().map(printable));
+    if folder.need_files > 0 {
+        let files = counted(folder.need_files, "file", "files");
+        notes.push(format!("{files} still to come, {}", bytes(folder.need_bytes)));
+    }
+    if folder.problems > 0 {
+        notes.push(format!("{}: kinfold inbox", counted(folder.problems, "problem", "problems")));
+    }
+    let behind = folder.members.iter().filter(|member| !(member.connected && member.in_sync));
+    for member in behind {
+        let name = member.name.as_deref().map_or_else(|| member.id.to_string(), escaped);
+        notes.push(match (&member.name, member.connected) {
+            (None, _) => format!("{name} belongs to it, but is not trusted here"),
+            (Some(_), true) => format!("{name} does not hold all of it yet"),
+            (Some(_), false) => format!("{name} is away"),
+        });
+    }
+    notes
+}
+
+fn peer_row(peer: &PeerStatus) -> Vec<String> {
+    let since = peer.since.map(output::local_time);
+    let state = match (peer.connected, since) {
+        (true, Some(since)) => format!("connected since {since}"),
+        (true, None) => "connected".to_owned(),
+        (false, Some(since)) => format!("away, seen {since}"),
+        (false, None) => "away".to_owned(),
+    };
+    let detail = match &peer.last_error {
+        Some(error) if !peer.connected => printable(error),
+        _ => peer.address.map(|address| address.to_string()).unwrap_or_default(),
+    };
+    vec![escaped(&peer.name), state, detail]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::path::Path;
+
+    use crate::control::types::DeviceRef;
+    use crate::control::types::MemberStatus;
+    use crate::control::types::PolicyStatus;
+    use crate::control::types::RawPath;
+    use crate::control::types::WatchStatus;
+    use crate::model::id::DeviceId;
+    use crate::model::id::FolderId;
+    use crate::model::rights::Right;
+
+    fn id(n: u8) -> DeviceId {
+        DeviceId::from_public_key([n; 32])
+    }
+
+    fn peer(name: &str, n: u8) -> PeerStatus {
+        PeerStatus {
+            name: name.to_owned(),
+            id: id(n),
+            connected: true,
+            address: Some("10.0.0.2:25463".parse().unwrap()),
+            since: None,
+            last_error: None,
+            hint: None,
+        }
+    }
+
+    fn folder() -> FolderStatus {
+        FolderStatus {
+            name: "data".to_owned(),
+            id: FolderId([9; 16]),
+            path: RawPath::from(Path::new("/home/me/data")),
+            state: FolderState::Idle,
+            in_sync: true,
+            stopped_because: None,
+            files: 12,
+            dirs: 2,
+            bytes: 3 << 20,
+            need_files: 0,
+            need_bytes: 0,
+            sent_bytes: 0,
+            received_bytes: 0,
+            problems: 0,
+            history_bytes: 0,
+            members: vec![],
+        }
+    }
+
+    fn status() -> Status {
+        Status {
+            version: "0".to_owned(),
+            device: DeviceRef { name: "h0".to_owned(), id: id(1) },
+            listen: vec!["10.0.0.1:25463".parse().unwrap()],
+            policy: PolicyStatus { mode: "lan".to_owned(), allow: vec![] },
+            peers: vec![peer("laptop", 2)],
+            folders: vec![folder()],
+            sockets: vec!["tcp 10.0.0.1:25463 listens".to_owned()],
+            watch: WatchStatus::default(),
+            inbox: 0,
+        }
+    }
+
+    #[test]
+    fn a_healthy_device_is_shown_without_a_word_of_trouble() {
+        insta::assert_snapshot!(text(&status()).join("\n").replace(&id(1).to_string(), "ID"), @r#"
+        h0  ID
+        talks to local networks alone, listens on 10.0.0.1:25463
+
+        Folders
+          data  in sync  12 files, 3.00 MiB  /home/me/data
+
+        Devices
+          laptop  connected  10.0.0.2:25463
+
+        Sockets
+          tcp 10.0.0.1:25463 listens
+        "#);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_where_it_is_wrong() {
+        let mut status = status();
+        let member = |name: Option<&str>, connected| MemberStatus {
+            name: name.map(str::to_owned),
+            id: id(3),
+            right: Right::Owner,
+            connected,
+            in_sync: false,
+        };
+        status.folders[0] = FolderStatus {
+            name: "da\x1bta".to_owned(),
+            state: FolderState::Stopped,
+            in_sync: false,
+            stopped_because: Some("its marker is missing".to_owned()),
+            need_files: 1,
+            need_bytes: 1024,
+            problems: 2,
+            members: vec![member(Some("nas"), true), member(Some("tv"), false), member(None, false)],
+            ..folder()
+        };
+        status.peers[0] = PeerStatus {
+            connected: false,
+            last_error: Some("connection refused".to_owned()),
+            hint: Some("is kinfold running there?".to_owned()),
+            ..peer("laptop", 2)
+        };
+        status.watch.limit_reached = true;
+        status.inbox = 1;
+        let text = text(&status).join("\n").replace(&id(1).to_string(), "ID").replace(&id(3).to_string(), "ID-3");
+        insta::assert_snapshot!(text, @r#"
+        h0  ID
+        talks to local networks alone, listens on 10.0.0.1:25463
+
+        Folders
+          da\u{1b}ta  stopped  12 files, 3.00 MiB  /home/me/data
+            its marker is missing
+            1 file still to come, 1.00 KiB
+            2 problems: kinfold inbox
+            nas does not hold all of it yet
+            tv is away
+            ID-3 belongs to it, but is not trusted here
+
+        Devices
+          laptop  away  connection refused
+            is kinfold running there?
+
+        Sockets
+          tcp 10.0.0.1:25463 listens
+
+        Not all directories can be watched; see `kinfold doctor`
+
+        1 thing waits for you: kinfold inbox
+        "#);
+    }
+}

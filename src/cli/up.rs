@@ -1,0 +1,99 @@
+//! `kinfold up`: from nothing to a synced folder, and every day after that.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::cli::context::Context;
+use crate::cli::error::Failure;
+use crate::cli::exit::Exit;
+use crate::cli::folder;
+use crate::cli::init;
+use crate::cli::live::LiveView;
+use crate::cli::logging;
+use crate::cli::logging::LogArgs;
+use crate::cli::output;
+use crate::config::Config;
+use crate::config::edit::NewFolder;
+use crate::config::load::real_path;
+use crate::control::client::ControlError;
+use crate::daemon;
+use crate::daemon::ServeOptions;
+use crate::model::id::DeviceId;
+
+/// Arguments of `kinfold up`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The directory to sync; made where it is missing [default: ~/Kinfold, where no folder is synced yet]
+    path: Option<PathBuf>,
+
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Runs the command.
+pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
+    let own = init::set_up(context, None, &[])?;
+    if let Some(path) = wanted(&context.config()?, args.path.as_deref())? {
+        sync(context, &own, &path)?;
+    }
+    let config = context.config()?;
+    output::say(format_args!("{}  {own}", output::escaped(&config.name)))?;
+    for folder in &config.folders {
+        let path = output::printable(&folder.path.display().to_string());
+        output::say(format_args!("{}  {path}", output::escaped(&folder.name)))?;
+    }
+    match context.client()?.status() {
+        Err(ControlError::NoDaemon { .. }) => {}
+        answer => {
+            answer?;
+            output::say("a daemon is running already; see `kinfold status`")?;
+            return Ok(Exit::Done);
+        }
+    }
+    if config.devices.is_empty() {
+        output::say("to add a device, run there and here: kinfold device add ID --name NAME")?;
+    }
+    let log = logging::start(&args.log, "warn")?;
+    let view = LiveView::start(context.paths.socket.clone());
+    let served = daemon::serve(context.paths.clone(), ServeOptions { log });
+    view.finish();
+    served?;
+    Ok(Exit::Done)
+}
+
+/// Returns the directory that was asked for, or on a device without folders the default one.
+fn wanted(config: &Config, path: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+    match path {
+        Some(path) => folder::absolute(path).map(Some),
+        None if config.folders.is_empty() && config.accepts.is_empty() => {
+            let home = etcetera::home_dir().map_err(|error| Failure::from_error(&error))?;
+            Ok(Some(home.join("Kinfold")))
+        }
+        None => Ok(None),
+    }
+}
+
+/// Begins to sync a directory, unless that is done already.
+fn sync(context: &Context, own: &DeviceId, path: &Path) -> Result<(), Failure> {
+    let real = real_path(path);
+    context.edit(|edit| {
+        let config = edit.config();
+        let is_accepted = config.accepts.iter().any(|accept| real_path(&accept.path) == real);
+        if is_accepted || config.folders.iter().any(|folder| real_path(&folder.path) == real) {
+            return Ok(());
+        }
+        let name = free_name(config, &real);
+        folder::make_directory(path)?;
+        let folder = NewFolder { name, path: path.to_owned(), id: folder::new_id()?, shares: vec![] };
+        Ok(edit.add_folder(own, &folder)?)
+    })
+}
+
+/// Names a folder after its directory, with a number where that name is taken.
+fn free_name(config: &Config, path: &Path) -> String {
+    let plain = path.file_name().and_then(|name| name.to_str()).unwrap_or("folder").to_owned();
+    let numbered = (2..).map(|n| format!("{plain}-{n}"));
+    let taken =
+        |name: &String| config.folder_named(name).is_some() || config.accepts.iter().any(|accept| accept.name == *name);
+    std::iter::once(plain.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or(plain)
+}
