@@ -30,7 +30,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         // Dark on light as scanners want it, on terminals that are light on dark.
         output::say(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())?;
     } else if args.words {
-        output::say(fingerprint::words(&id))?;
+        output::say(fingerprint::fingerprint_words(&id))?;
     } else {
         output::say(id)?;
     }

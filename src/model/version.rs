@@ -98,17 +98,20 @@ impl VersionVector {
     pub fn merge(&self, other: &Self) -> Result<Self, VersionError> {
         let mut merged = Vec::with_capacity(self.0.len().max(other.0.len()));
         let (mut a, mut b) = (self.0.as_slice(), other.0.as_slice());
-        loop {
-            match (a.split_first(), b.split_first()) {
-                (Some((x, rest_a)), Some((y, rest_b))) => match x.0.cmp(&y.0) {
-                    Ordering::Less => (merged.push(*x), a = rest_a).1,
-                    Ordering::Greater => (merged.push(*y), b = rest_b).1,
-                    Ordering::Equal => {
-                        merged.push((x.0, x.1.max(y.1)));
-                        (a, b) = (rest_a, rest_b);
-                    }
-                },
-                _ => break,
+        while let (Some((x, rest_a)), Some((y, rest_b))) = (a.split_first(), b.split_first()) {
+            match x.0.cmp(&y.0) {
+                Ordering::Less => {
+                    merged.push(*x);
+                    a = rest_a;
+                }
+                Ordering::Greater => {
+                    merged.push(*y);
+                    b = rest_b;
+                }
+                Ordering::Equal => {
+                    merged.push((x.0, x.1.max(y.1)));
+                    (a, b) = (rest_a, rest_b);
+                }
             }
         }
         merged.extend_from_slice(a);
