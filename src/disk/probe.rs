@@ -62,9 +62,8 @@ pub(crate) fn fstat(file: BorrowedFd<'_>) -> Result<Stat, Errno> {
 }
 
 fn parse(found: &Statx) -> Stat {
-    let nanoseconds = |at: &rustix::fs::StatxTimestamp| {
-        at.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(at.tv_nsec))
-    };
+    let nanoseconds =
+        |at: &rustix::fs::StatxTimestamp| at.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(at.tv_nsec));
     Stat {
         kind: match FileType::from_raw_mode(found.stx_mode.into()) {
             FileType::RegularFile => Kind::File,
