@@ -19,6 +19,7 @@ pub mod scan;
 pub mod staging;
 pub mod watch;
 
+mod batch;
 mod copy;
 mod fault;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags, fsync, mkdirat, openat, openat2, renameat_with, statat,
@@ -327,7 +328,7 @@ impl Own {
 /// [`Parents::forget`] is called where the batch itself changes directories.
 pub(crate) struct Parents<'r> {
     root: &'r Root,
-    last: Option<(Box<[u8]>, OwnedFd)>,
+    last: Option<(Box<[u8]>, Rc<OwnedFd>)>,
 }
 
 impl<'r> Parents<'r> {
@@ -336,14 +337,17 @@ impl<'r> Parents<'r> {
     }
 
     /// Returns the directory that holds a path.
-    pub(crate) fn of(&mut self, path: &RelPath) -> Result<BorrowedFd<'_>, Errno> {
+    pub(crate) fn of(&mut self, path: &RelPath) -> Result<Rc<OwnedFd>, Errno> {
         let bytes = path.as_bytes();
         let parent = &bytes[..bytes.len() - path.name().len()];
-        if self.last.as_ref().is_none_or(|(held, _)| **held != *parent) {
-            self.last = None;
-            self.last = Some((parent.into(), self.root.parent(path)?));
+        if let Some((held, dir)) = &self.last
+            && **held == *parent
+        {
+            return Ok(dir.clone());
         }
-        Ok(self.last.as_ref().map(|(_, dir)| dir.as_fd()).expect("it was just put there"))
+        let dir = Rc::new(self.root.parent(path)?);
+        self.last = Some((parent.into(), dir.clone()));
+        Ok(dir)
     }
 
     pub(crate) fn forget(&mut self) {
@@ -403,6 +407,7 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::probe::lstat;
     use crate::disk::testing::{Folder, path};
     use std::os::unix::fs::symlink;
 
@@ -487,7 +492,7 @@ mod tests {
         folder.write("b/f", b"22");
         let mut parents = Parents::new(&folder.root);
         for (at, size) in [("a/f", 1), ("b/f", 2), ("b/f", 2), ("a/f", 1)] {
-            let stat = crate::disk::probe::lstat(parents.of(&path(at)).unwrap(), path(at).name()).unwrap().unwrap();
+            let stat = lstat(parents.of(&path(at)).unwrap().as_fd(), path(at).name()).unwrap().unwrap();
             assert_eq!(stat.size, size);
         }
         assert!(parents.of(&path("missing/f")).is_err());

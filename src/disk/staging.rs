@@ -322,14 +322,18 @@ fn parse_stage_name(name: &[u8]) -> Option<StageId> {
 }
 
 fn open_stage(staging: BorrowedFd<'_>, stage: StageId) -> Result<OwnedFd, Errno> {
-    let name = stage_name(stage);
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    open_own(staging, &stage_name(stage), OFlags::RDWR | OFlags::CREATE)
+}
+
+/// Opens a file in the staging area.
+pub(crate) fn open_own(staging: BorrowedFd<'_>, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o600);
-    match openat(staging, &name, flags, mode) {
+    match openat(staging, name, flags, mode) {
         // A commit that was broken off gave it the mode of the file to be.
         Err(Errno::ACCESS) => {
-            chmodat(staging, &name, mode, AtFlags::empty())?;
-            openat(staging, &name, flags, mode)
+            chmodat(staging, name, mode, AtFlags::empty())?;
+            openat(staging, name, flags, mode)
         }
         other => other,
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
@@ -15,7 +15,7 @@ use crate::model::stat::Stat;
 
 pub(crate) struct Folder {
     pub(crate) root: Root,
-    _dir: TempDir,
+    _dir: Option<TempDir>,
 }
 
 pub(crate) fn path(text: &str) -> RelPath {
@@ -26,7 +26,12 @@ impl Folder {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::create(&dir.path().join("folder"), FolderId([7; 16])).unwrap();
-        Self { root, _dir: dir }
+        Self { root, _dir: Some(dir) }
+    }
+
+    /// Opens a folder that somebody else made.
+    pub(crate) fn opened(at: &Path) -> Self {
+        Self { root: Root::open(at, FolderId([7; 16])).unwrap(), _dir: None }
     }
 
     /// Returns the absolute path of something in the folder.
