@@ -95,7 +95,8 @@ impl Daemon {
                 if bytes.is_empty() {
                     return Ok((asked, None));
                 }
-                let inside = RelPath::parse(bytes).map_err(|error| ApiError::new(ApiErrorKind::Invalid, error.to_string()))?;
+                let inside =
+                    RelPath::parse(bytes).map_err(|error| ApiError::new(ApiErrorKind::Invalid, error.to_string()))?;
                 return Ok((asked, Some(inside)));
             }
         }
@@ -286,10 +287,11 @@ impl Api for Daemon {
         }
         for (_, asked) in self.all() {
             let state = self.hub.lock();
-            let failed = state.config.folder_named(&asked.name).and_then(|folder| match state.folders.get(&folder.id) {
-                Some(Slot::Failed(why)) => Some(why.clone()),
-                _ => None,
-            });
+            let failed =
+                state.config.folder_named(&asked.name).and_then(|folder| match state.folders.get(&folder.id) {
+                    Some(Slot::Failed(why)) => Some(why.clone()),
+                    _ => None,
+                });
             drop(state);
             items.extend(failed.map(|detail| InboxItem {
                 folder: Some(asked.name.clone()),
@@ -387,9 +389,7 @@ impl Api for Daemon {
             return Err(ApiError::new(ApiErrorKind::Invalid, "name a file, not the folder"));
         };
         let settle = history::Settle { path, keep: keep.keep };
-        asked
-            .ask(|reply| Command::Settle(settle, reply))?
-            .map_err(|error| ApiError::new(ApiErrorKind::Failed, error))
+        asked.ask(|reply| Command::Settle(settle, reply))?.map_err(|error| ApiError::new(ApiErrorKind::Failed, error))
     }
 
     fn history(&self, path: &RawPath) -> Result<Vec<HistoryEntry>, ApiError> {
@@ -414,14 +414,16 @@ impl Api for Daemon {
     fn restore(&self, restore: Restore) -> Result<Restored, ApiError> {
         let (asked, path) = self.locate(restore.path.as_path())?;
         let at_ns = match restore.at {
-            Some(at) => Some(i64::try_from(at.0.as_nanosecond()).map_err(|_| {
-                ApiError::new(ApiErrorKind::Invalid, "no history reaches that far")
-            })?),
+            Some(at) => Some(
+                i64::try_from(at.0.as_nanosecond())
+                    .map_err(|_| ApiError::new(ApiErrorKind::Invalid, "no history reaches that far"))?,
+            ),
             None => None,
         };
         let to = restore.to.map(|to| to.0);
         if path.is_none() && at_ns.is_none() {
-            let error = ApiError::new(ApiErrorKind::Invalid, "say which time the whole folder is to be brought back to");
+            let error =
+                ApiError::new(ApiErrorKind::Invalid, "say which time the whole folder is to be brought back to");
             return Err(error.with_hint("give --at TIME"));
         }
         let wish = history::Restore { path, at_ns, to: to.clone() };

@@ -189,13 +189,6 @@ impl FolderHandle {
         Ok(Self { settings, commands, from_peers, traffic, place, thread: Some(thread) })
     }
 
-    /// Asks the folder something and waits for the answer; `None` if it has ended or is stuck.
-    pub fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
-        let (reply, answer) = bounded(1);
-        self.commands.send(command(reply)).ok()?;
-        answer.recv_timeout(Duration::from_secs(60)).ok()
-    }
-
     /// Ends the folder's thread and waits for it.
     pub fn stop(mut self) {
         self.place.cancel.store(true, Ordering::Relaxed);
@@ -478,9 +471,8 @@ impl Run {
 
     fn hear(&mut self, engine: &mut Engine, said: FromPeer) -> Result<(), StoreError> {
         let now = self.now();
-        let is_current = |device: &DeviceId, session: u64| {
-            self.peers.get(device).is_some_and(|peer| peer.session == session)
-        };
+        let is_current =
+            |device: &DeviceId, session: u64| self.peers.get(device).is_some_and(|peer| peer.session == session);
         match said {
             FromPeer::Message(device, session, message) if is_current(&device, session) => {
                 engine.handle(now, Input::Message(device, message))
@@ -548,12 +540,8 @@ impl Run {
                 self.send(&peer, Outgoing::Message(Message::Records(records)));
             }
             Output::Serve { peer, request, items } => {
-                let serve = Outgoing::Serve {
-                    request,
-                    items,
-                    place: self.place.clone(),
-                    traffic: self.traffic.clone(),
-                };
+                let serve =
+                    Outgoing::Serve { request, items, place: self.place.clone(), traffic: self.traffic.clone() };
                 self.send(&peer, serve);
             }
             Output::Reconnect => self.cut_all(),

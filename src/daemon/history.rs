@@ -344,7 +344,8 @@ fn keep_both(
         _ => (name, &b""[..]),
     };
     for number in 1..100 {
-        let mark = if number == 1 { format!(" ({})", copy.record.by) } else { format!(" ({} {number})", copy.record.by) };
+        let mark =
+            if number == 1 { format!(" ({})", copy.record.by) } else { format!(" ({} {number})", copy.record.by) };
         let Ok(path) = original.with_name(&[stem, mark.as_bytes(), extension].concat()) else {
             return Ok(Err("the name would be too long; rename it by hand".to_owned()));
         };

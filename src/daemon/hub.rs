@@ -504,9 +504,7 @@ impl Hub {
         };
         let may = hello.members.right_of(&self.identity.device_id()).is_some();
         if waits && may {
-            self.edit(|edit| {
-                edit.complete_accept(&hello.name, device, &hello.folder, &hello.members).map(|_| ())
-            });
+            self.edit(|edit| edit.complete_accept(&hello.name, device, &hello.folder, &hello.members).map(|_| ()));
         }
     }
 
@@ -628,7 +626,8 @@ impl Hub {
     /// Returns the devices that should be dialed now, and where.
     pub fn to_dial(&self) -> BTreeMap<DeviceId, Vec<SocketAddr>> {
         let state = self.lock();
-        let wanted = state.config.devices.iter().filter(|d| !d.addresses.is_empty() && !state.sessions.contains_key(&d.id));
+        let wanted =
+            state.config.devices.iter().filter(|d| !d.addresses.is_empty() && !state.sessions.contains_key(&d.id));
         wanted.map(|device| (device.id, device.addresses.clone())).collect()
     }
 
@@ -708,4 +707,3 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
-

@@ -111,7 +111,8 @@ async fn run(paths: Paths, options: ServeOptions, config: Config, identity: Iden
     let hub = Hub::new(paths.clone(), identity, endpoint.clone(), pool, config.clone());
     let socket = control::bind(&paths.socket).with_context(|| format!("cannot use {}", paths.socket.display()))?;
     let (stop, stopped) = watch::channel(false);
-    let api = Arc::new(api::Daemon { hub: hub.clone(), log: options.log, addresses: addresses.clone(), stop: stop.clone() });
+    let api =
+        Arc::new(api::Daemon { hub: hub.clone(), log: options.log, addresses: addresses.clone(), stop: stop.clone() });
     let control = tokio::spawn(control::serve(socket, api, stopped.clone()));
     {
         // Indices are opened here, which may take a while.

@@ -12,10 +12,11 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags, fsync, openat, unlinkat};
 use rustix::io::Errno;
 
 use crate::disk::batch::{At, Batch, Refusal, Step, Target, copy_to, failed, remove as remove_at, set_meta};
+use crate::disk::commit::done;
 use crate::disk::fault::is_missing;
 use crate::disk::probe::lstat;
 use crate::disk::root::{Own, Root};
-use crate::engine::effect::{CommitOutcome, Expect};
+use crate::engine::effect::{CommitOutcome, Displaced, Expect};
 use crate::model::id::DeviceTag;
 use crate::model::path::RelPath;
 use crate::model::problem::ProblemKind;
@@ -49,7 +50,8 @@ fn try_restore(root: &Root, restore: &Restore<'_>, now_ns: i64) -> Step<CommitOu
     check_name(restore.kept).map_err(failed("cannot find it in history"))?;
     let mut batch = Batch::new(root, now_ns)?;
     let dir = batch.parent(restore.path)?;
-    let target = Target { path: restore.path, dir, expect: restore.expect, keep: true, by: restore.by };
+    let target =
+        Target { path: restore.path, dir, expect: restore.expect, displaced: &Displaced::History, by: restore.by };
     batch.check(&target)?;
     let (staging, history) = (batch.staging.clone(), batch.history.clone());
     let name = batch.temp_name();
@@ -68,7 +70,7 @@ fn try_restore(root: &Root, restore: &Restore<'_>, now_ns: i64) -> Step<CommitOu
     // An edit since must show later: then what was put there is reported, which lies there no more.
     let known = |stat: &Stat| (stat.kind, stat.size, stat.mode, stat.mtime_ns);
     let stat = found.filter(|found| known(found) == known(&made)).unwrap_or(made);
-    Ok(CommitOutcome::Done { stat: Some(stat), kept: former.kept, aside: former.aside })
+    Ok(done(&target, Some(stat), former))
 }
 
 fn prepare_draft(draft: At<'_>, restore: &Restore<'_>) -> Step<Stat> {
@@ -165,7 +167,8 @@ mod tests {
     /// Removes a file, and returns its name in history.
     fn removed(folder: &Folder, at: &str) -> String {
         let expect = Expect::Stat(folder.stat(at));
-        let item = CommitItem { path: path(at), expect, action: Action::Remove, keep: true, by: BY };
+        let item =
+            CommitItem { path: path(at), expect, action: Action::Remove, displaced: &Displaced::History, by: BY };
         match commit(&folder.root, &[item], 1).remove(0) {
             CommitOutcome::Done { kept: Some(kept), .. } => kept,
             other => panic!("{other:?}"),
