@@ -13,6 +13,7 @@ mod hub;
 mod peer;
 mod place;
 mod pool;
+mod seen;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -31,6 +32,7 @@ use crate::config::paths::Paths;
 use crate::control::log::LogRing;
 use crate::daemon::hub::{Hub, Trouble};
 use crate::daemon::pool::Pool;
+use crate::daemon::seen::Seen;
 use crate::engine::session::handshake::{Local, Versions};
 use crate::keys::identity::Identity;
 use crate::model::id::DeviceId;
@@ -100,7 +102,10 @@ async fn run(paths: Paths, options: ServeOptions, config: Config, identity: Iden
     };
     // Nothing is let in before the configuration is in force.
     let closed = Policy { lan_only: true, allowed: Vec::new() };
-    let endpoint = Arc::new(Endpoint::new(local, Box::new(SystemPrimitives), closed));
+    let seen_file = paths.state_dir.join("seen-handshakes");
+    let (seen, earlier) = Seen::open(&seen_file).with_context(|| format!("cannot use {}", seen_file.display()))?;
+    let endpoint = Endpoint::new(local, Box::new(SystemPrimitives), closed);
+    let endpoint = Arc::new(endpoint.with_memory(earlier, move |tag| seen.add(tag)));
     let listener = Listener::bind(&config.network.listen, ListenBounds::STANDARD).map_err(|error| {
         let taken = error.source.kind() == std::io::ErrorKind::AddrInUse;
         let advice = if taken { "; another program listens there: change `listen` under [network]" } else { "" };
@@ -225,10 +230,7 @@ fn trouble_of(_device: &DeviceId, hub: &Hub, error: &DialError) -> Trouble {
         DialError::Forbidden { .. } => {
             Some("this device talks to local networks only; add the network to `allow` under [network]".to_owned())
         }
-        DialError::NoAnswer { .. } => Some(format!(
-            "has the other device added {}? (and are both clocks right to the day?)",
-            hub.identity.device_id()
-        )),
+        DialError::NoAnswer { .. } => Some(format!("has the other device added {}?", hub.identity.device_id())),
         DialError::Unreachable { .. } => Some("is it on, and is kinfold running there?".to_owned()),
         DialError::Handshake { .. } | DialError::Untrusted { .. } | DialError::Lost { .. } => None,
     };
