@@ -335,7 +335,8 @@ impl<I: Index> Folder<I> {
             && asked.remove(&header.chunk)
         {
             staging.insert(header.chunk);
-            self.outputs.push_back(Output::Stage(task.stage, header.chunk, offset, chunk));
+            let stage = task.stage;
+            self.order_stage(stage, Output::Stage(stage, header.chunk, offset, chunk));
             if let Some(peer) = self.peers.get_mut(&peer) {
                 peer.received_bytes += u64::from(wanted.len);
             }
@@ -400,7 +401,7 @@ impl<I: Index> Folder<I> {
             task.providers.remove(&peer);
             if task.providers.is_empty() {
                 if let Some(task) = self.tasks.remove(path) {
-                    self.stages.remove(&task.stage);
+                    self.release_stage(&task.stage);
                 }
                 self.put_off(now, path, false);
             }

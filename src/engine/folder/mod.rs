@@ -214,8 +214,8 @@ pub struct Folder<I> {
     ready: BTreeSet<RelPath>,
     sweep: take::Sweep,
     retries: BTreeMap<RelPath, take::Retry>,
-    /// Staging files in use, and for which path.
-    stages: BTreeMap<StageId, RelPath>,
+    /// Staging files in use.
+    stages: BTreeMap<StageId, take::Stage>,
     /// Paths that the commit under way may touch, sorted.
     committing: Vec<RelPath>,
     /// The paths of its items, in their order.

@@ -87,7 +87,7 @@ impl<I: Index> Folder<I> {
         for path in orphans {
             // What was staged stays on the disk; it is taken up when somebody has it again.
             if let Some(task) = self.tasks.remove(&path) {
-                self.stages.remove(&task.stage);
+                self.release_stage(&task.stage);
             }
             self.ready.insert(path);
         }

@@ -13,7 +13,7 @@ use crate::engine::effect::{
 use crate::engine::folder::{Folder, Note, Now, Output};
 use crate::engine::index::{Index, Kept, Local, Remote};
 use crate::engine::reconcile::{Verdict, reconcile};
-use crate::model::id::{DeviceId, PageId};
+use crate::model::id::{ChunkId, ContentId, DeviceId, PageId};
 use crate::model::limits;
 use crate::model::path::RelPath;
 use crate::model::problem::ProblemKind;
@@ -67,6 +67,17 @@ pub(super) enum Step {
     Ready(Action),
     /// In the commit that is under way.
     Committing(Action),
+}
+
+/// A staging file in use.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// The path that it is for.
+    path: RelPath,
+    /// Orders about it that the disk has not answered yet.
+    unanswered: usize,
+    /// Whether the task that it was for is gone.
+    is_released: bool,
 }
 
 /// When a path is tried again.
@@ -131,7 +142,7 @@ impl Task {
         }
     }
 
-    pub(super) fn content(&self) -> crate::model::id::ContentId {
+    pub(super) fn content(&self) -> ContentId {
         self.stage.content
     }
 
@@ -274,9 +285,7 @@ impl<I: Index> Folder<I> {
                 }
                 return Ok(Decision::Settled);
             }
-            Verdict::Take => {
-                (best.record.version.clone(), best.record.body.clone(), best.record.by, None)
-            }
+            Verdict::Take => (best.record.version.clone(), best.record.body.clone(), best.record.by, None),
             Verdict::Agree { version, body, by } => (version, body, by, None),
             Verdict::Yield { version } => {
                 let copy = match &local {
@@ -335,7 +344,41 @@ impl<I: Index> Folder<I> {
             }
             _ => {}
         }
-        self.stages.remove(&task.stage);
+        self.release_stage(&task.stage);
+    }
+
+    /// Gives an order to the disk that writes to a staging file, and will be answered.
+    pub(super) fn order_stage(&mut self, stage: StageId, order: Output) {
+        if let Some(stage) = self.stages.get_mut(&stage) {
+            stage.unanswered += 1;
+        }
+        self.outputs.push_back(order);
+    }
+
+    /// An order that [`Folder::order_stage`] gave was answered. Returns the path whose task has waited
+    /// for it, unless that task is gone.
+    fn stage_answered(&mut self, id: &StageId) -> Option<RelPath> {
+        let stage = self.stages.get_mut(id)?;
+        stage.unanswered = stage.unanswered.saturating_sub(1);
+        if !stage.is_released {
+            return Some(stage.path.clone());
+        }
+        if stage.unanswered == 0 {
+            let path = stage.path.clone();
+            self.stages.remove(id);
+            self.ready.insert(path);
+        }
+        None
+    }
+
+    /// A task is done with its staging file. Nobody else gets it before all orders about it are
+    /// answered: the answers could not be told from those to the next task.
+    pub(super) fn release_stage(&mut self, id: &StageId) {
+        match self.stages.get_mut(id) {
+            Some(stage) if stage.unanswered > 0 => stage.is_released = true,
+            Some(_) => drop(self.stages.remove(id)),
+            None => {}
+        }
     }
 
     /// Names the conflict copy of what lies here; `None` where a copy with this content exists already.
@@ -413,13 +456,17 @@ impl<I: Index> Folder<I> {
         if target.body.is_live() && self.prepare_parent(&path)? == Decision::Blocked {
             return Ok(Decision::Blocked);
         }
-        let content = target.body.file().map_or(crate::model::id::ContentId([0; 32]), |file| file.content);
+        let content = target.body.file().map_or(ContentId([0; 32]), |file| file.content);
         let mut stage = StageId { content, copy: 0 };
         if action.is_none() {
-            while self.stages.contains_key(&stage) {
+            while let Some(used) = self.stages.get(&stage) {
+                if used.path == path {
+                    // The former task's last orders are on their way; what they stage can be used.
+                    return Ok(Decision::Blocked);
+                }
                 stage.copy += 1;
             }
-            self.stages.insert(stage, path.clone());
+            self.stages.insert(stage, Stage { path: path.clone(), unanswered: 0, is_released: false });
         }
         let mut task = Task { target, expect, copy, providers, recipe, stage, step: Step::Root { asked: false } };
         if let Some(action) = action {
@@ -444,12 +491,13 @@ impl<I: Index> Folder<I> {
             return Ok(Decision::Blocked);
         }
         let mut after = dir.clone();
-        'rows: loop {
-            let paths = self.index.remote_paths(Some(&after), 64)?;
+        loop {
+            let mut paths = self.index.remote_paths(Some(&after), 64)?;
+            paths.retain(|path| path.is_below(dir));
+            if paths.is_empty() {
+                break;
+            }
             for path in paths {
-                if !path.is_below(dir) {
-                    break 'rows;
-                }
                 let local = self.index.local(&path)?;
                 if let Some((best, _)) = self.best_remote(&path)?
                     && reconcile(local.as_ref().map(|l| &l.record), &best.record) != Ok(Verdict::Stay)
@@ -458,9 +506,6 @@ impl<I: Index> Folder<I> {
                     return Ok(Decision::Blocked);
                 }
                 after = path;
-            }
-            if !after.is_below(dir) {
-                break;
             }
         }
         self.sweep.removals.remove(dir);
@@ -522,7 +567,7 @@ impl<I: Index> Folder<I> {
             copy: None,
             providers: BTreeSet::new(),
             recipe: None,
-            stage: StageId { content: crate::model::id::ContentId([0; 32]), copy: 0 },
+            stage: StageId { content: ContentId([0; 32]), copy: 0 },
             step: Step::Ready(Action::MakeDir { mode: 0o755 }),
         };
         self.tasks.insert(parent, task);
@@ -549,9 +594,9 @@ impl<I: Index> Folder<I> {
             self.content_bytes -= bytes.len();
             if let [chunk] = recipe.chunks()
                 && bytes.len() == chunk.len as usize
-                && crate::model::id::ChunkId::of(&bytes) == chunk.id
+                && ChunkId::of(&bytes) == chunk.id
             {
-                self.outputs.push_back(Output::Stage(task.stage, 0, 0, VerifiedChunk::hash(bytes)));
+                self.order_stage(task.stage, Output::Stage(task.stage, 0, 0, VerifiedChunk::hash(bytes)));
                 task.step = Step::Chunks { todo: Vec::new(), asked: BTreeSet::new(), staging: BTreeSet::from([0]) };
                 return Ok(());
             }
@@ -571,7 +616,7 @@ impl<I: Index> Folder<I> {
         }
         let sources = sources.into_iter().map(|(source, _)| source).collect();
         let plan = AssemblePlan { stage: task.stage, recipe: recipe.clone(), sources, pieces, whole };
-        self.outputs.push_back(Output::Assemble(plan));
+        self.order_stage(task.stage, Output::Assemble(plan));
         task.step = Step::Assembling;
         Ok(())
     }
@@ -646,7 +691,7 @@ impl<I: Index> Folder<I> {
             copy: None,
             providers: BTreeSet::new(),
             recipe: None,
-            stage: StageId { content: crate::model::id::ContentId([0; 32]), copy: 0 },
+            stage: StageId { content: ContentId([0; 32]), copy: 0 },
             step: Step::Assembling,
         };
         self.tasks.insert(from.path.clone(), Task { step: Step::Committing(Action::Remove), ..removal });
@@ -659,7 +704,7 @@ impl<I: Index> Folder<I> {
         stage: StageId,
         outcome: AssembleOutcome,
     ) -> Result<(), I::Error> {
-        let Some(path) = self.stages.get(&stage).cloned() else {
+        let Some(path) = self.stage_answered(&stage) else {
             return Ok(());
         };
         if !self.tasks.get(&path).is_some_and(|task| matches!(task.step, Step::Assembling)) {
@@ -686,7 +731,7 @@ impl<I: Index> Folder<I> {
         chunk: u32,
         result: Result<(), (ProblemKind, String)>,
     ) {
-        let Some(path) = self.stages.get(&stage).cloned() else {
+        let Some(path) = self.stage_answered(&stage) else {
             return;
         };
         match result {
@@ -718,7 +763,7 @@ impl<I: Index> Folder<I> {
         self.report(Some(path), kind, detail);
         // What is staged already stays, for the next attempt.
         if let Some(task) = self.tasks.remove(path) {
-            self.stages.remove(&task.stage);
+            self.release_stage(&task.stage);
         }
         self.put_off(now, path, false);
     }
@@ -814,7 +859,7 @@ impl<I: Index> Folder<I> {
                 continue;
             };
             let action = action.clone();
-            self.stages.remove(&task.stage);
+            self.release_stage(&task.stage);
             self.handle_outcome(now, path, task, action, outcome)?;
         }
         self.unblock();
