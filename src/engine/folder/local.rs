@@ -8,6 +8,7 @@ use crate::engine::effect::{Depth, Found, HashOutcome, JobId, ScanEnd, ScanItem,
 use crate::engine::folder::take::Retry;
 use crate::engine::folder::{Folder, Note, Now, Output};
 use crate::engine::index::{Index, Local};
+use crate::engine::reconcile::{Verdict, reconcile};
 use crate::model::id::Sequence;
 use crate::model::limits;
 use crate::model::path::RelPath;
@@ -570,16 +571,25 @@ impl<I: Index> Folder<I> {
             }
             return self.wake(&path);
         }
-        let version = local.map(|l| l.record.version).unwrap_or_default();
         for (_, remote) in self.index.remotes(&path)? {
-            if remote.record.body == body
-                && let Ok(version) = version.merge(&remote.record.version)
-            {
-                let sequence = self.index.next_sequence()?;
-                self.hold(now, Record { version, ..remote.record }, sequence, stat, recipe)?;
-                return self.wake(&path);
+            if remote.record.body != body {
+                continue;
             }
+            // Only where taking it would have led to just this: another body under the same version
+            // may be on its way elsewhere.
+            let record = match reconcile(local.as_ref().map(|l| &l.record), &remote.record) {
+                Ok(Verdict::Take) => remote.record,
+                Ok(Verdict::Yield { version }) => Record { version, ..remote.record },
+                Ok(Verdict::Agree { version, body: agreed, by }) if agreed == body => {
+                    Record { version, by, ..remote.record }
+                }
+                _ => continue,
+            };
+            let sequence = self.index.next_sequence()?;
+            self.hold(now, record, sequence, stat, recipe)?;
+            return self.wake(&path);
         }
+        let version = local.map(|l| l.record.version).unwrap_or_default();
         if let (true, Some(parent)) = (body.is_live(), path.parent())
             && !self.is_dir_here(&parent)?
         {

@@ -34,6 +34,10 @@ const SOURCES_MAX: usize = 8;
 pub(super) struct Task {
     /// What is to be held afterwards. Its version is empty where it is a change of our own.
     target: Record,
+    /// The peers' version that this answers; empty where it is a change of our own.
+    answers: VersionVector,
+    /// Our version when this was decided.
+    base: VersionVector,
     /// What must lie there until then.
     expect: Expect,
     /// Where our own, losing version goes.
@@ -142,6 +146,11 @@ impl Task {
         }
     }
 
+    /// Whether our own record is still the one that this was decided by.
+    fn is_based_on(&self, local: Option<&Local>) -> bool {
+        local.map_or(self.base.is_empty(), |local| local.record.version == self.base)
+    }
+
     pub(super) fn content(&self) -> ContentId {
         self.stage.content
     }
@@ -149,6 +158,10 @@ impl Task {
     fn chunk_count(&self) -> usize {
         self.recipe.as_ref().map_or(64, |recipe| recipe.chunks().len())
     }
+}
+
+fn version_of(local: Option<&Local>) -> VersionVector {
+    local.map(|local| local.record.version.clone()).unwrap_or_default()
 }
 
 impl<I: Index> Folder<I> {
@@ -264,10 +277,10 @@ impl<I: Index> Folder<I> {
         let Some((best, providers)) = self.best_remote(path)? else {
             return Ok(Decision::Settled);
         };
-        if !self.drop_outdated_task(path, &best, &providers)? {
+        let local = self.index.local(path)?;
+        if !self.drop_outdated_task(path, local.as_ref(), &best, &providers) {
             return Ok(Decision::Settled);
         }
-        let local = self.index.local(path)?;
         if local.as_ref().is_some_and(|l| l.ignored) {
             return Ok(Decision::Settled);
         }
@@ -296,7 +309,7 @@ impl<I: Index> Folder<I> {
             }
         };
         let target = Record { path: path.clone(), version, by, body };
-        self.begin(now, target, local, copy, best.recipe, providers, may_remove)
+        self.begin(now, target, best.record.version, local, copy, best.recipe, providers, may_remove)
     }
 
     /// Returns whether the path is free for a new decision: a task for something older is dropped, one
@@ -304,30 +317,41 @@ impl<I: Index> Folder<I> {
     fn drop_outdated_task(
         &mut self,
         path: &RelPath,
+        local: Option<&Local>,
         best: &Remote,
         providers: &BTreeSet<DeviceId>,
-    ) -> Result<bool, I::Error> {
+    ) -> bool {
         let Some(task) = self.tasks.get_mut(path) else {
-            return Ok(!self.is_committing(path));
+            return !self.is_committing(path);
         };
         if matches!(task.step, Step::Committing(_)) {
-            return Ok(false);
+            return false;
         }
-        let covers = !task.target.version.is_empty()
-            && matches!(best.record.version.compare(&task.target.version), Causality::Equal | Causality::Before);
-        if covers {
-            if task.target.body.is_same_content(&best.record.body) {
+        let is_same = task.target.body.is_same_content(&best.record.body);
+        let answers_it = matches!(best.record.version.compare(&task.answers), Causality::Equal | Causality::Before);
+        if task.is_based_on(local) && answers_it {
+            if is_same {
                 task.providers.extend(providers.iter().copied());
-                if matches!(&task.step, Step::Chunks { todo, .. } if !todo.is_empty())
-                    || matches!(task.step, Step::Root { .. } | Step::Pages { .. })
-                {
+                if task.needs_provider() {
                     self.fetchable.push_back(path.clone());
                 }
             }
-            return Ok(false);
+            return false;
         }
-        self.cancel(path);
-        Ok(true)
+        if is_same && !matches!(task.step, Step::Ready(Action::Move { .. })) {
+            // Only the version is another; what was fetched serves for it as well.
+            self.drop_task(path);
+        } else {
+            self.cancel(path);
+        }
+        true
+    }
+
+    /// Drops a task, but leaves what is staged for the next one.
+    pub(super) fn drop_task(&mut self, path: &RelPath) {
+        if let Some(task) = self.tasks.remove(path) {
+            self.release_stage(&task.stage);
+        }
     }
 
     pub(super) fn cancel(&mut self, path: &RelPath) {
@@ -410,6 +434,7 @@ impl<I: Index> Folder<I> {
         &mut self,
         now: Now,
         target: Record,
+        answers: VersionVector,
         local: Option<Local>,
         copy: Option<RelPath>,
         recipe: Option<Recipe>,
@@ -468,7 +493,9 @@ impl<I: Index> Folder<I> {
             }
             self.stages.insert(stage, Stage { path: path.clone(), unanswered: 0, is_released: false });
         }
-        let mut task = Task { target, expect, copy, providers, recipe, stage, step: Step::Root { asked: false } };
+        let base = version_of(local.as_ref());
+        let step = Step::Root { asked: false };
+        let mut task = Task { target, answers, base, expect, copy, providers, recipe, stage, step };
         if let Some(action) = action {
             task.step = Step::Ready(action);
         } else if task.recipe.is_some() {
@@ -563,6 +590,8 @@ impl<I: Index> Folder<I> {
         };
         let task = Task {
             target: record,
+            answers: VersionVector::default(),
+            base: version_of(local.as_ref()),
             expect: Expect::Absent,
             copy: None,
             providers: BTreeSet::new(),
@@ -686,6 +715,8 @@ impl<I: Index> Folder<I> {
         }
         // Its removal is part of this task; a task of its own keeps others away from it.
         let removal = Task {
+            answers: best.record.version.clone(),
+            base: version_of(local.as_ref()),
             target: best.record,
             expect: Expect::Absent,
             copy: None,
@@ -762,9 +793,7 @@ impl<I: Index> Folder<I> {
     pub(super) fn give_up(&mut self, now: Now, path: &RelPath, kind: ProblemKind, detail: String) {
         self.report(Some(path), kind, detail);
         // What is staged already stays, for the next attempt.
-        if let Some(task) = self.tasks.remove(path) {
-            self.release_stage(&task.stage);
-        }
+        self.drop_task(path);
         self.put_off(now, path, false);
     }
 
@@ -785,6 +814,11 @@ impl<I: Index> Folder<I> {
         let (mut items, mut removals) = (Vec::new(), Vec::new());
         for path in paths {
             if items.len() + removals.len() >= COMMIT_ITEMS_MAX || self.scans.is_reading(&path) {
+                continue;
+            }
+            if !self.is_up_to_date(&path)? {
+                self.cancel(&path);
+                self.ready.insert(path);
                 continue;
             }
             let is_removal = self.tasks.get(&path).is_some_and(|task| !task.target.body.is_live());
@@ -844,6 +878,20 @@ impl<I: Index> Folder<I> {
         self.commit_order = items.iter().map(|item| item.path.clone()).collect();
         self.outputs.push_back(Output::Commit(items));
         Ok(())
+    }
+
+    /// Whether our records at the paths that a task changes are still those that it was decided by.
+    fn is_up_to_date(&self, path: &RelPath) -> Result<bool, I::Error> {
+        let Some(task) = self.tasks.get(path) else {
+            return Ok(false);
+        };
+        if let Step::Ready(Action::Move { from, .. }) = &task.step {
+            let local = self.index.local(from)?;
+            if !self.tasks.get(from).is_some_and(|removal| removal.is_based_on(local.as_ref())) {
+                return Ok(false);
+            }
+        }
+        Ok(task.is_based_on(self.index.local(path)?.as_ref()))
     }
 
     pub(super) fn handle_committed(&mut self, now: Now, outcomes: Vec<CommitOutcome>) -> Result<(), I::Error> {
