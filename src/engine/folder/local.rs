@@ -210,10 +210,23 @@ impl<I: Index> Folder<I> {
         true
     }
 
+    /// Something lies at a path. If another look found nothing there, which of the two was the later
+    /// is not known: a third tells.
+    fn seen_here(&mut self, path: &RelPath) {
+        let mut was_gone = self.scans.gone_for_good.remove(path).is_some();
+        for gone in self.scans.gone.values_mut() {
+            was_gone |= gone.remove(path);
+        }
+        if was_gone {
+            self.look_again(path, Depth::Entry);
+        }
+    }
+
     fn handle_found(&mut self, now: Now, job: JobId, path: RelPath, found: Found) -> Result<(), I::Error> {
         if !self.may_believe(job, &path) {
             return Ok(());
         }
+        self.seen_here(&path);
         let local = self.index.local(&path)?;
         match found {
             Found::Ignored => self.handle_ignored(&path, local),
@@ -321,8 +334,8 @@ impl<I: Index> Folder<I> {
                 }
                 self.wake(&path)
             }
-            local => {
-                if local.is_some_and(|l| l.record.body.is_dir()) && !body.is_dir() {
+            _ => {
+                if !body.is_dir() {
                     self.forget_below(now, &path)?;
                 }
                 self.record_change(now, path, body, Some(stat), None)
@@ -333,15 +346,11 @@ impl<I: Index> Folder<I> {
     fn handle_file(&mut self, now: Now, path: RelPath, local: Option<Local>, stat: Stat) -> Result<(), I::Error> {
         self.clear_problems(&path);
         let local = self.recall(local)?;
-        if let Some(local) = &local {
-            if local.record.body.file().is_some() && local.stat == Some(stat) {
-                self.scans.to_hash.remove(&path);
-                return self.wake(&path);
-            }
-            if local.record.body.is_dir() {
-                self.forget_below(now, &path)?;
-            }
+        if local.is_some_and(|local| local.record.body.file().is_some() && local.stat == Some(stat)) {
+            self.scans.to_hash.remove(&path);
+            return self.wake(&path);
         }
+        self.forget_below(now, &path)?;
         if let Some((former, recipe)) = self.find_moved(&stat)? {
             self.scans.to_hash.remove(&path);
             let body = Body::File(FileBody { mode: stat.mode, mtime_ns: stat.mtime_ns, ..former });
@@ -373,6 +382,7 @@ impl<I: Index> Folder<I> {
             HashOutcome::Done { stat, recipe } => {
                 self.scans.hash_failures.remove(&path);
                 self.clear_problems(&path);
+                self.seen_here(&path);
                 let body = Body::File(FileBody {
                     mode: stat.mode,
                     mtime_ns: stat.mtime_ns,
@@ -520,12 +530,12 @@ impl<I: Index> Folder<I> {
 
     /// Records that nothing lies at a path any more.
     fn record_gone(&mut self, now: Now, path: &RelPath) -> Result<(), I::Error> {
+        // Also below what is not known to be a directory: it may have been one for just so long that
+        // what is in it was seen, and it was not.
+        self.forget_below(now, path)?;
         let Some(local) = self.index.local(path)? else {
             return self.wake(path);
         };
-        if local.record.body.is_dir() {
-            self.forget_below(now, path)?;
-        }
         if local.ignored {
             // It was removed while it was left out: nobody meant to remove it elsewhere. Whoever has
             // it tells again, and it comes back if the rules let it.

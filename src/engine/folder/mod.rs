@@ -237,10 +237,14 @@ impl<I: Index> Folder<I> {
         let mut hasher = blake3::Hasher::new_derive_key("kinfold 1 folder randomness");
         hasher.update(&params.seed);
         let author = AuthorId::derive(&params.device, index.incarnation());
+        let mut random = hasher.finalize_xof();
+        // Requests are numbered from anywhere: answers to those of a former life must not fit.
+        let mut first_request = [0; 4];
+        random.fill(&mut first_request);
         Self {
             tag: DeviceTag::of(&params.device),
             author,
-            random: hasher.finalize_xof(),
+            random,
             is_changed: false,
             outputs: VecDeque::new(),
             jobs: 0,
@@ -254,7 +258,7 @@ impl<I: Index> Folder<I> {
             committing: Vec::new(),
             commit_order: Vec::new(),
             requests: BTreeMap::new(),
-            last_request: 0,
+            last_request: u64::from(u32::from_le_bytes(first_request)),
             fetchable: VecDeque::new(),
             peers: BTreeMap::new(),
             contents: BTreeMap::new(),

@@ -416,6 +416,15 @@ impl<I: Index> Folder<I> {
                     return Ok(None);
                 }
             }
+        } else {
+            // What has no chunks is found by its name alone.
+            for there in self.index.conflicts()? {
+                let is_copy =
+                    conflict::copy_of(&there.record.path).is_some_and(|original| original == local.record.path);
+                if is_copy && there.record.body.is_same_content(&local.record.body) {
+                    return Ok(None);
+                }
+            }
         }
         for number in 1.. {
             let path = conflict::copy_path(&local.record.path, mtime_ns, local.record.by, number);
