@@ -18,7 +18,7 @@ mod seen;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -45,6 +45,8 @@ use crate::net::policy::Policy;
 
 /// First pause after a dial that failed; it doubles up to [`DIAL_PAUSE_MAX`].
 const DIAL_PAUSE_MIN: Duration = Duration::from_millis(250);
+/// How long a daemon that is ending is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 /// Longest pause between two dials.
 const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -83,13 +85,20 @@ fn lock(paths: &Paths) -> anyhow::Result<File> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file.into()),
-        Err(rustix::io::Errno::WOULDBLOCK) => bail!(
-            "another daemon is running with the state in {}; `kinfold status` asks it, and to run two, give each its own --home",
-            paths.state_dir.display()
-        ),
-        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    // One that is just ending, as at a restart, is waited for.
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file.into()),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => bail!(
+                "another daemon is running with the state in {}; `kinfold status` asks it, and to run two, give each its own --home",
+                paths.state_dir.display()
+            ),
+            Err(error) => return Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
     }
 }
 

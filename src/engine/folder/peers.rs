@@ -86,9 +86,7 @@ impl<I: Index> Folder<I> {
         }
         for path in orphans {
             // What was staged stays on the disk; it is taken up when somebody has it again.
-            if let Some(task) = self.tasks.remove(&path) {
-                self.stages.remove(&task.stage);
-            }
+            self.drop_task(&path);
             self.ready.insert(path);
         }
         Ok(())
@@ -160,7 +158,7 @@ impl<I: Index> Folder<I> {
             );
             return Ok(());
         }
-        if local.is_none() && !record.body.is_live() {
+        if local.is_none() && !record.body.is_live() && !self.tasks.contains_key(&path) {
             // A deletion of what was never here: only its version matters, and no task need run.
             let sequence = self.index.next_sequence()?;
             return self.hold(_now, record, sequence, None, None);

@@ -240,7 +240,7 @@ impl Responder {
         admission: Admission<'_>,
         primitives: &dyn Primitives,
     ) -> Result<(Self, Vec<u8>), HandshakeError> {
-        let Admission { peer, suite, pair, noise: message } = admission;
+        let Admission { peer, suite, pair, noise: message, .. } = admission;
         let prologue = prologue(suite, &peer, &local.device);
         let mut noise = builder(local, suite, &prologue, primitives)
             .and_then(Builder::build_responder)
