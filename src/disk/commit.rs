@@ -234,12 +234,12 @@ impl Moving<'_> {
     fn to(&self, batch: &Batch<'_>, target: &Target<'_>) -> Step<Former> {
         match target.expect {
             Expect::Stat(expected) if expected.kind != Kind::Dir => self.over(batch, target, &expected),
-            _ => self.into_free(batch, target),
+            _ => self.to_free(batch, target),
         }
     }
 
     /// Moves to a name where nothing lies, or an empty directory.
-    fn into_free(&self, batch: &Batch<'_>, target: &Target<'_>) -> Step<Former> {
+    fn to_free(&self, batch: &Batch<'_>, target: &Target<'_>) -> Step<Former> {
         if !batch.put_new(self.from.at(), target)? {
             let free = Target { dir: target.dir.clone(), expect: Expect::Absent, ..*target };
             return self.by_copy(batch, &free);
