@@ -1,9 +1,50 @@
 //! The daemon: what connects all other layers and runs until it is told to stop.
+//!
+//! Its threads: one for each folder, which owns the folder's state machine and index; a pool for work
+//! on disks; two for each session with a peer; a small runtime for sockets that wait, handshakes, the
+//! control API and signals. All are ended in order and waited for.
 
 pub mod control;
 
+mod api;
+mod folder;
+mod history;
+mod hub;
+mod peer;
+mod place;
+mod pool;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::config::file::create_private_dir;
 use crate::config::paths::Paths;
 use crate::control::log::LogRing;
+use crate::daemon::hub::{Hub, Trouble};
+use crate::daemon::pool::Pool;
+use crate::engine::session::handshake::{Local, Versions};
+use crate::keys::identity::Identity;
+use crate::model::id::DeviceId;
+use crate::model::limits::HANDSHAKE_TIMEOUT;
+use crate::net::crypto::{SystemPrimitives, has_aes_hardware};
+use crate::net::dial::{DialError, dial};
+use crate::net::endpoint::Endpoint;
+use crate::net::listen::{Arrival, ListenBounds, Listener};
+use crate::net::policy::Policy;
+
+/// First pause after a dial that failed; it doubles up to [`DIAL_PAUSE_MAX`].
+const DIAL_PAUSE_MIN: Duration = Duration::from_millis(250);
+/// Longest pause between two dials.
+const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What a daemon is started with, besides its configuration.
 #[derive(Clone, Debug, Default)]
@@ -13,7 +54,183 @@ pub struct ServeOptions {
 }
 
 /// Runs the daemon until a signal or a client ends it.
+///
+/// # Errors
+/// It cannot begin: the configuration or the key is not valid, another daemon runs, or an address is
+/// taken. Each says what to do.
 pub fn serve(paths: Paths, options: ServeOptions) -> anyhow::Result<()> {
-    let ServeOptions { log: _ } = options;
-    anyhow::bail!("this build has no daemon for {}", paths.config_file.display())
+    let config = Config::load(&paths)?;
+    create_private_dir(&paths.state_dir).with_context(|| format!("cannot use {}", paths.state_dir.display()))?;
+    let _lock = lock(&paths)?;
+    let identity = Identity::open(&paths.identity())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .thread_name("net")
+        .enable_all()
+        .build()
+        .context("the system gives no threads")?;
+    let result = runtime.block_on(run(paths, options, config, identity));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+/// Keeps a second daemon off the same state.
+fn lock(paths: &Paths) -> anyhow::Result<File> {
+    let path = paths.state_dir.join("daemon.lock");
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file.into()),
+        Err(rustix::io::Errno::WOULDBLOCK) => bail!(
+            "another daemon is running with the state in {}; `kinfold status` asks it, and to run two, give each its own --home",
+            paths.state_dir.display()
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+async fn run(paths: Paths, options: ServeOptions, config: Config, identity: Identity) -> anyhow::Result<()> {
+    let local = Local {
+        device: identity.device_id(),
+        private: identity.private_key(),
+        versions: Versions::OURS,
+        has_aes: has_aes_hardware(),
+    };
+    // Nothing is let in before the configuration is in force.
+    let closed = Policy { lan_only: true, allowed: Vec::new() };
+    let endpoint = Arc::new(Endpoint::new(local, Box::new(SystemPrimitives), closed));
+    let listener = Listener::bind(&config.network.listen, ListenBounds::STANDARD).map_err(|error| {
+        let taken = error.source.kind() == std::io::ErrorKind::AddrInUse;
+        let advice = if taken { "; another program listens there: change `listen` under [network]" } else { "" };
+        anyhow::anyhow!("cannot listen on {}: {}{advice}", error.addr, error.source)
+    })?;
+    let addresses = listener.addresses().to_vec();
+    let pool = Pool::start().context("the system gives no threads")?;
+    let hub = Hub::new(paths.clone(), identity, endpoint.clone(), pool, config.clone());
+    let socket = control::bind(&paths.socket).with_context(|| format!("cannot use {}", paths.socket.display()))?;
+    let (stop, stopped) = watch::channel(false);
+    let api =
+        Arc::new(api::Daemon { hub: hub.clone(), log: options.log, addresses: addresses.clone(), stop: stop.clone() });
+    let control = tokio::spawn(control::serve(socket, api, stopped.clone()));
+    {
+        // Indices are opened here, which may take a while.
+        let hub = hub.clone();
+        tokio::task::spawn_blocking(move || hub.apply(config)).await?;
+    }
+    let (arrivals, mut arrived) = mpsc::channel(16);
+    let listening = tokio::spawn(listener.run(endpoint, arrivals));
+    let dialing = tokio::spawn(keep_dialing(hub.clone(), stopped.clone()));
+    for address in &addresses {
+        tracing::info!(%address, "listening");
+    }
+    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    let mut until_stopped = stopped;
+    loop {
+        tokio::select! {
+            arrival = arrived.recv() => match arrival {
+                Some(arrival) => welcome(&hub, arrival),
+                None => break,
+            },
+            _ = tokio::signal::ctrl_c() => break,
+            _ = terminate.recv() => break,
+            _ = hangup.recv() => {
+                let hub = hub.clone();
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = hub.reload() {
+                        tracing::error!(error = hub::chain(&error), "the configuration is not valid; the old one stays in force");
+                    }
+                });
+            }
+            _ = until_stopped.wait_for(|stop| *stop) => break,
+        }
+    }
+    tracing::info!("stopping");
+    stop.send_replace(true);
+    listening.abort();
+    dialing.abort();
+    tokio::task::spawn_blocking(move || hub.stop()).await?;
+    // Clients that wait for an answer get a moment; the rest goes with the runtime.
+    tokio::time::timeout(Duration::from_secs(1), control).await.ok();
+    std::fs::remove_file(&paths.socket).ok();
+    Ok(())
+}
+
+fn welcome(hub: &Arc<Hub>, arrival: Arrival) {
+    match arrival {
+        Arrival::Peer(connection) => {
+            let hub = hub.clone();
+            tokio::task::spawn_blocking(move || hub.begin_session(connection));
+        }
+        Arrival::Incompatible { peer, addr, theirs, ours } => {
+            tracing::warn!(device = %peer, address = %addr, "the device speaks protocol {theirs}, this one {ours}: update the older");
+            let what = format!("it speaks protocol version {theirs}, this device {ours}");
+            hub.note_trouble(peer, Trouble { what, hint: Some("update kinfold on the older of the two".into()) });
+        }
+    }
+}
+
+/// Dials all devices that are not connected, each by a task of its own, while that is so.
+async fn keep_dialing(hub: Arc<Hub>, stopped: watch::Receiver<bool>) {
+    let mut changes = hub.watch_changes();
+    let mut tasks: BTreeMap<DeviceId, (Vec<std::net::SocketAddr>, JoinHandle<()>)> = BTreeMap::new();
+    while !*stopped.borrow() {
+        let wanted = hub.to_dial();
+        tasks.retain(|device, (addresses, task)| {
+            let stays = wanted.get(device) == Some(addresses) && !task.is_finished();
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (device, addresses) in wanted {
+            tasks.entry(device).or_insert_with(|| {
+                let task = tokio::spawn(dial_until_connected(hub.clone(), device, addresses.clone()));
+                (addresses, task)
+            });
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn dial_until_connected(hub: Arc<Hub>, device: DeviceId, addresses: Vec<std::net::SocketAddr>) {
+    let mut pause = DIAL_PAUSE_MIN;
+    loop {
+        for address in &addresses {
+            let suite = hub.endpoint.suite_for(hub.peer_has_aes(&device));
+            match dial(&hub.endpoint, device, *address, suite, HANDSHAKE_TIMEOUT).await {
+                Ok(connection) => {
+                    let hub = hub.clone();
+                    // Its end, or its being superfluous, is a change that brings us back if need be.
+                    tokio::task::spawn_blocking(move || hub.begin_session(connection)).await.ok();
+                    // Where the other end chose another connection, that one is on its way.
+                    tokio::time::sleep(DIAL_PAUSE_MAX).await;
+                }
+                Err(error) => {
+                    tracing::debug!(%device, error = hub::chain(&error), "not connected");
+                    hub.note_trouble(device, trouble_of(&device, &hub, &error));
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(DIAL_PAUSE_MAX);
+    }
+}
+
+fn trouble_of(_device: &DeviceId, hub: &Hub, error: &DialError) -> Trouble {
+    let hint = match error {
+        DialError::Forbidden { .. } => {
+            Some("this device talks to local networks only; add the network to `allow` under [network]".to_owned())
+        }
+        DialError::NoAnswer { .. } => Some(format!(
+            "has the other device added {}? (and are both clocks right to the day?)",
+            hub.identity.device_id()
+        )),
+        DialError::Unreachable { .. } => Some("is it on, and is kinfold running there?".to_owned()),
+        DialError::Handshake { .. } | DialError::Untrusted { .. } | DialError::Lost { .. } => None,
+    };
+    Trouble { what: hub::chain(error), hint }
 }

@@ -200,7 +200,13 @@ fn move_to(
         return Err(Refusal::Mismatch);
     }
     let moving = Moving {
-        from: Target { path: from, dir: from_dir.clone(), expect: Expect::Stat(*stat), displaced: &Displaced::Drop, by: target.by },
+        from: Target {
+            path: from,
+            dir: from_dir.clone(),
+            expect: Expect::Stat(*stat),
+            displaced: &Displaced::Drop,
+            by: target.by,
+        },
         stat,
     };
     let former = moving.to(batch, target)?;
@@ -330,7 +336,7 @@ fn look(target: &Target<'_>) -> Step<Option<Stat>> {
     target.at().lstat().map_err(failed("cannot look at it"))
 }
 
-fn done(target: &Target<'_>, stat: Option<Stat>, former: Former) -> CommitOutcome {
+pub(crate) fn done(target: &Target<'_>, stat: Option<Stat>, former: Former) -> CommitOutcome {
     // What became a conflict copy may be gone again already: then there is nothing to tell of it.
     let look = |copy: RelPath| {
         let found = At { dir: target.dir.as_fd(), name: copy.name() }.lstat().ok().flatten();

@@ -549,7 +549,8 @@ impl World {
         for (n, device) in self.devices.iter().enumerate() {
             let tree = device.disk.tree();
             if tree != first {
-                let paths: BTreeSet<_> = first.keys().chain(tree.keys()).filter(|p| first.get(*p) != tree.get(*p)).collect();
+                let paths: BTreeSet<_> =
+                    first.keys().chain(tree.keys()).filter(|p| first.get(*p) != tree.get(*p)).collect();
                 for path in &paths {
                     println!("{path}:");
                     for (n, device) in self.devices.iter().enumerate() {

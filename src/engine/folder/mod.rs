@@ -254,7 +254,7 @@ impl<I: Index> Folder<I> {
             committing: Vec::new(),
             commit_order: Vec::new(),
             requests: BTreeMap::new(),
-            last_request: 0,
+            last_request: first_request(&params.folder),
             fetchable: VecDeque::new(),
             peers: BTreeMap::new(),
             contents: BTreeMap::new(),
@@ -499,6 +499,18 @@ impl<I: Index> Folder<I> {
         }
         self.index.set_tree_hash(sum)
     }
+}
+
+/// Requests of a folder are numbered from here: the folder's id stands in the upper half, so that an
+/// answer, which names only the request, finds the folder that asked.
+fn first_request(folder: &FolderId) -> u64 {
+    let [a, b, c, d, ..] = folder.0;
+    u64::from(u32::from_be_bytes([a, b, c, d])) << 32
+}
+
+/// Returns whether a request was, or could have been, made by this folder.
+pub fn is_request_of(folder: &FolderId, request: u64) -> bool {
+    request >> 32 == first_request(folder) >> 32
 }
 
 /// Hashes one line of the tree: a path and what is there.

@@ -274,9 +274,7 @@ impl<I: Index> Folder<I> {
                 }
                 return Ok(Decision::Settled);
             }
-            Verdict::Take => {
-                (best.record.version.clone(), best.record.body.clone(), best.record.by, None)
-            }
+            Verdict::Take => (best.record.version.clone(), best.record.body.clone(), best.record.by, None),
             Verdict::Agree { version, body, by } => (version, body, by, None),
             Verdict::Yield { version } => {
                 let copy = match &local {

@@ -1,0 +1,452 @@
+//! Answers the control API out of what the hub and the folders say.
+
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::config::load::real_path;
+use crate::control::log::LogRing;
+use crate::control::types::{
+    ApiError, ApiErrorKind, Conflict, DeviceRef, FolderState, FolderStatus, HistoryEntry, InboxItem, KeepConflict,
+    LogLine, MemberStatus, Offer, PeerStatus, PolicyStatus, RawPath, Restore, Restored, Status, SyncState, Time,
+    WatchStatus,
+};
+use crate::daemon::control::Api;
+use crate::daemon::folder::{Command, Report};
+use crate::daemon::history;
+use crate::daemon::hub::{Hub, Slot, State, chain};
+use crate::engine::conflict;
+use crate::engine::folder;
+use crate::engine::index::Kept;
+use crate::model::id::{DeviceId, DeviceTag, FolderId};
+use crate::model::path::RelPath;
+use crate::model::problem::{Problem, ProblemKind};
+use crate::model::record::Body;
+
+/// Longest time that a scan which was asked for is waited for.
+const SCAN_WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// The daemon, as the control API sees it.
+pub struct Daemon {
+    /// What it knows.
+    pub hub: Arc<Hub>,
+    /// What it said.
+    pub log: LogRing,
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// Ends it.
+    pub stop: watch::Sender<bool>,
+}
+
+/// A folder that is asked for, without the hub's lock.
+struct Asked {
+    name: String,
+    path: PathBuf,
+    commands: Option<crossbeam_channel::Sender<Command>>,
+}
+
+impl Asked {
+    fn ask<T>(&self, command: impl FnOnce(crossbeam_channel::Sender<T>) -> Command) -> Result<T, ApiError> {
+        let gone = || {
+            let text = format!("the folder {} is not running", self.name);
+            ApiError::new(ApiErrorKind::Unavailable, text).with_hint("`kinfold status` says why")
+        };
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        self.commands.as_ref().ok_or_else(gone)?.send(command(reply)).map_err(|_| gone())?;
+        answer.recv_timeout(Duration::from_secs(600)).map_err(|_| gone())
+    }
+
+    fn absolute(&self, path: &RelPath) -> RawPath {
+        RawPath(self.path.join(path.as_path()))
+    }
+}
+
+impl Daemon {
+    fn all(&self) -> Vec<(FolderId, Asked)> {
+        let state = self.hub.lock();
+        state.config.folders.iter().map(|folder| (folder.id, asked(&state, folder))).collect()
+    }
+
+    fn named(&self, name: Option<&str>) -> Result<Vec<(FolderId, Asked)>, ApiError> {
+        let mut all = self.all();
+        if let Some(name) = name {
+            all.retain(|(_, asked)| asked.name == name);
+            if all.is_empty() {
+                let error = ApiError::new(ApiErrorKind::NotFound, format!("there is no folder called {name}"));
+                return Err(error.with_hint("`kinfold folder list` shows them"));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Finds the folder that an absolute path lies in, and the path inside it (`None`: its root).
+    fn locate(&self, path: &Path) -> Result<(Asked, Option<RelPath>), ApiError> {
+        for (_, asked) in self.all() {
+            for root in [asked.path.clone(), real_path(&asked.path)] {
+                let Ok(rest) = path.strip_prefix(&root) else {
+                    continue;
+                };
+                let bytes = rest.as_os_str().as_bytes();
+                if bytes.is_empty() {
+                    return Ok((asked, None));
+                }
+                let inside =
+                    RelPath::parse(bytes).map_err(|error| ApiError::new(ApiErrorKind::Invalid, error.to_string()))?;
+                return Ok((asked, Some(inside)));
+            }
+        }
+        let text = format!("{} lies in no synced folder", RawPath::from(path));
+        Err(ApiError::new(ApiErrorKind::NotFound, text).with_hint("`kinfold folder list` shows the folders"))
+    }
+
+    fn device_name(&self, tag: DeviceTag) -> String {
+        let own = self.hub.identity.device_id();
+        let state = self.hub.lock();
+        if DeviceTag::of(&own) == tag {
+            return state.config.name.clone();
+        }
+        let known = state.config.devices.iter().find(|device| DeviceTag::of(&device.id) == tag);
+        known.map_or_else(|| tag.to_string(), |device| device.name.clone())
+    }
+
+    fn problems(&self) -> Vec<(Asked, Vec<Problem>)> {
+        let all = self.all().into_iter();
+        all.map(|(_, asked)| {
+            let problems = asked.ask(Command::Problems).unwrap_or_default();
+            (asked, problems)
+        })
+        .collect()
+    }
+
+    fn folder_status(&self, id: &FolderId, asked: &Asked) -> FolderStatus {
+        let report: Option<Report> = asked.ask(Command::Status).ok();
+        let state = self.hub.lock();
+        let own = self.hub.identity.device_id();
+        let (mut sent_bytes, mut received_bytes) = (0, 0);
+        let (mut stopped_because, mut folder_state) = (None, FolderState::Stopped);
+        match state.folders.get(id) {
+            Some(Slot::Running(handle)) => {
+                sent_bytes = handle.traffic.sent.load(Ordering::Relaxed);
+                received_bytes = handle.traffic.received.load(Ordering::Relaxed);
+                folder_state = match report.as_ref().map(|r| r.status.state) {
+                    Some(folder::FolderState::Idle) => FolderState::Idle,
+                    Some(folder::FolderState::Scanning) => FolderState::Scanning,
+                    Some(folder::FolderState::Syncing) => FolderState::Syncing,
+                    Some(folder::FolderState::Stopped) => {
+                        stopped_because = Some(ProblemKind::RootMissing.what().to_owned());
+                        FolderState::Stopped
+                    }
+                    None => {
+                        stopped_because = Some("its index cannot be used; see `kinfold log`".to_owned());
+                        FolderState::Stopped
+                    }
+                };
+            }
+            Some(Slot::Paused) => folder_state = FolderState::Paused,
+            Some(Slot::Failed(why)) => stopped_because = Some(why.clone()),
+            None => stopped_because = Some("it is being started".to_owned()),
+        }
+        let peers = report.as_ref().map(|r| r.status.peers.clone()).unwrap_or_default();
+        let folder = state.config.folder(id);
+        let lines = folder.map(|f| f.members.lines().to_vec()).unwrap_or_default();
+        let members = lines.into_iter().filter(|line| line.device != own).filter_map(|line| {
+            Some(MemberStatus {
+                name: state.config.device(&line.device).map(|device| device.name.clone()),
+                id: line.device,
+                right: line.right?,
+                connected: state.sessions.contains_key(&line.device),
+                in_sync: peers.iter().any(|(peer, in_sync)| *peer == line.device && *in_sync),
+            })
+        });
+        let totals = report.as_ref().map(|r| r.status.totals).unwrap_or_default();
+        FolderStatus {
+            name: asked.name.clone(),
+            id: *id,
+            path: RawPath(asked.path.clone()),
+            state: folder_state,
+            in_sync: report.as_ref().is_some_and(|r| r.is_settled),
+            stopped_because,
+            files: totals.files,
+            dirs: totals.dirs,
+            bytes: totals.bytes,
+            need_files: report.as_ref().map_or(0, |r| r.status.needed),
+            need_bytes: report.as_ref().map_or(0, |r| r.status.needed_bytes),
+            sent_bytes,
+            received_bytes,
+            problems: report.as_ref().map_or(0, |r| r.status.problems as u64),
+            history_bytes: report.as_ref().map_or(0, |r| r.history_bytes),
+            members: members.collect(),
+        }
+    }
+
+    fn peer_statuses(&self) -> Vec<PeerStatus> {
+        let state = self.hub.lock();
+        let status = |device: &crate::config::Device| {
+            let session = state.sessions.get(&device.id);
+            let trouble = state.troubles.get(&device.id);
+            let no_address = session.is_none() && device.addresses.is_empty();
+            PeerStatus {
+                name: device.name.clone(),
+                id: device.id,
+                connected: session.is_some(),
+                address: session.map(|s| s.link.remote_addr),
+                since: session.map(|s| Time::from_unix_ns(s.since_ns)),
+                last_error: trouble.map(|t| t.what.clone()),
+                hint: match trouble {
+                    Some(trouble) => trouble.hint.clone(),
+                    None if no_address => Some("no address is known here: it has to connect to this device".to_owned()),
+                    None => None,
+                },
+            }
+        };
+        state.config.devices.iter().map(status).collect()
+    }
+
+    fn sockets(&self) -> Vec<String> {
+        let state = self.hub.lock();
+        let mut lines: Vec<String> = self.addresses.iter().map(|address| format!("tcp listen {address}")).collect();
+        lines.extend(state.sessions.values().map(|session| {
+            let arrow = if session.link.outgoing { "->" } else { "<-" };
+            format!("tcp {} {arrow} {}", session.link.local_addr, session.link.remote_addr)
+        }));
+        lines.push(format!("unix listen {}", RawPath::from(self.hub.paths.socket.as_path())));
+        lines
+    }
+
+    fn device_ref(&self, id: DeviceId) -> DeviceRef {
+        let state = self.hub.lock();
+        let name = state.config.device(&id).map_or_else(|| id.short(), |device| device.name.clone());
+        DeviceRef { name, id }
+    }
+}
+
+fn asked(state: &State, folder: &crate::config::Folder) -> Asked {
+    let commands = match state.folders.get(&folder.id) {
+        Some(Slot::Running(handle)) => Some(handle.commands.clone()),
+        _ => None,
+    };
+    Asked { name: folder.name.clone(), path: folder.path.clone(), commands }
+}
+
+fn failed(error: &dyn std::error::Error) -> ApiError {
+    ApiError::new(ApiErrorKind::Failed, chain(error))
+}
+
+impl Api for Daemon {
+    fn status(&self) -> Result<Status, ApiError> {
+        let folders: Vec<_> = self.all().iter().map(|(id, asked)| self.folder_status(id, asked)).collect();
+        let problems = self.problems();
+        let limit_reached =
+            problems.iter().any(|(_, list)| list.iter().any(|problem| problem.kind == ProblemKind::WatchLimit));
+        let (own, policy) = {
+            let state = self.hub.lock();
+            let network = &state.config.network;
+            let allow = network.allow.iter().map(|net| format!("{}/{}", net.first(), net.prefix_bits())).collect();
+            let own = DeviceRef { name: state.config.name.clone(), id: self.hub.identity.device_id() };
+            (own, PolicyStatus { mode: network.mode.as_str().to_owned(), allow })
+        };
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: own,
+            listen: self.addresses.clone(),
+            policy,
+            peers: self.peer_statuses(),
+            inbox: self.inbox()?.len() as u64,
+            watch: WatchStatus { dirs: folders.iter().map(|folder| folder.dirs).sum(), limit_reached },
+            folders,
+            sockets: self.sockets(),
+        })
+    }
+
+    fn inbox(&self) -> Result<Vec<InboxItem>, ApiError> {
+        let mut items = Vec::new();
+        for (asked, problems) in self.problems() {
+            for problem in problems {
+                items.push(InboxItem {
+                    folder: Some(asked.name.clone()),
+                    path: problem.path.as_ref().map(|path| asked.absolute(path)),
+                    what: problem.kind.what().to_owned(),
+                    advice: problem.kind.advice().to_owned(),
+                    detail: problem.detail,
+                });
+            }
+        }
+        for conflict in self.conflicts(None)? {
+            items.push(InboxItem {
+                folder: Some(conflict.folder),
+                path: Some(conflict.path),
+                what: format!("is a version of {} that both sides had changed", conflict.of),
+                advice: "look at both, then `kinfold conflicts keep PATH mine|theirs|both`".to_owned(),
+                detail: format!("made by {}", conflict.device),
+            });
+        }
+        for (_, asked) in self.all() {
+            let state = self.hub.lock();
+            let failed =
+                state.config.folder_named(&asked.name).and_then(|folder| match state.folders.get(&folder.id) {
+                    Some(Slot::Failed(why)) => Some(why.clone()),
+                    _ => None,
+                });
+            drop(state);
+            items.extend(failed.map(|detail| InboxItem {
+                folder: Some(asked.name.clone()),
+                path: Some(RawPath(asked.path.clone())),
+                what: "the folder cannot run".to_owned(),
+                advice: "mend what the detail says, then restart kinfold".to_owned(),
+                detail,
+            }));
+        }
+        Ok(items)
+    }
+
+    fn offers(&self) -> Result<Vec<Offer>, ApiError> {
+        let offer = |offered: crate::daemon::hub::Offered| Offer {
+            name: offered.name,
+            id: offered.id,
+            from: self.device_ref(offered.from),
+            right: offered.right,
+        };
+        Ok(self.hub.offers().into_iter().map(offer).collect())
+    }
+
+    fn sync_state(&self, folder: Option<&str>) -> Result<SyncState, ApiError> {
+        for (id, asked) in self.named(folder)? {
+            let is_paused = matches!(self.hub.lock().folders.get(&id), Some(Slot::Paused));
+            if is_paused && folder.is_none() {
+                continue;
+            }
+            let why = match asked.ask(Command::Status) {
+                Ok(report) if report.is_settled => continue,
+                Ok(report) => match report.status.state {
+                    folder::FolderState::Stopped => ProblemKind::RootMissing.what(),
+                    folder::FolderState::Scanning => "it is being scanned",
+                    folder::FolderState::Syncing => "changes are being taken over",
+                    folder::FolderState::Idle => "a device does not hold the same yet",
+                },
+                Err(_) => "it is not running",
+            };
+            return Ok(SyncState { in_sync: false, why: Some(format!("{}: {why}", asked.name)) });
+        }
+        Ok(SyncState { in_sync: true, why: None })
+    }
+
+    fn conflicts(&self, folder: Option<&str>) -> Result<Vec<Conflict>, ApiError> {
+        let mut conflicts = Vec::new();
+        for (_, asked) in self.named(folder)? {
+            let Ok(copies) = asked.ask(Command::Conflicts) else {
+                continue;
+            };
+            for copy in copies {
+                let Some(of) = conflict::copy_of(&copy.record.path) else {
+                    continue;
+                };
+                let file = copy.record.body.file();
+                conflicts.push(Conflict {
+                    folder: asked.name.clone(),
+                    path: asked.absolute(&copy.record.path),
+                    of: asked.absolute(&of),
+                    device: self.device_name(copy.record.by),
+                    time: Time::from_unix_ns(file.map_or(copy.since_ns, |file| file.mtime_ns)),
+                    size: file.map_or(0, |file| file.size),
+                });
+            }
+        }
+        Ok(conflicts)
+    }
+
+    fn log(&self, after: Option<u64>, limit: usize) -> Result<Vec<LogLine>, ApiError> {
+        Ok(self.log.lines(after, limit))
+    }
+
+    fn scan(&self, folder: &str) -> Result<(), ApiError> {
+        let begun = Instant::now();
+        for (_, asked) in self.named(Some(folder))? {
+            if let Some(commands) = &asked.commands {
+                commands.send(Command::Input(folder::Input::ScanAll)).ok();
+            }
+            loop {
+                let report = asked.ask(Command::Status)?;
+                if !report.status.is_busy || report.status.state == folder::FolderState::Stopped {
+                    break;
+                }
+                if begun.elapsed() > SCAN_WAIT_MAX {
+                    return Err(ApiError::new(ApiErrorKind::Failed, "the scan goes on; it was waited for long enough"));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&self, keep: KeepConflict) -> Result<(), ApiError> {
+        let (asked, path) = self.locate(keep.path.as_path())?;
+        let Some(path) = path else {
+            return Err(ApiError::new(ApiErrorKind::Invalid, "name a file, not the folder"));
+        };
+        let settle = history::Settle { path, keep: keep.keep };
+        asked.ask(|reply| Command::Settle(settle, reply))?.map_err(|error| ApiError::new(ApiErrorKind::Failed, error))
+    }
+
+    fn history(&self, path: &RawPath) -> Result<Vec<HistoryEntry>, ApiError> {
+        let (asked, inside) = self.locate(path.as_path())?;
+        let (kept, local) = asked.ask(|reply| Command::Kept(inside.clone(), false, reply))?;
+        let entry = |kept: Kept| HistoryEntry {
+            time: Time::from_unix_ns(kept.since_ns),
+            device: self.device_name(kept.by),
+            size: kept.body.file().map_or(0, |file| file.size),
+            kind: kind_of(&kept.body).to_owned(),
+            path: asked.absolute(&kept.path),
+            id: kept.file.unwrap_or_default(),
+        };
+        let mut entries: Vec<HistoryEntry> = kept.into_iter().filter(|k| k.file.is_some()).map(entry).collect();
+        if entries.is_empty() && local.is_none() {
+            return Err(ApiError::new(ApiErrorKind::NotFound, format!("nothing is known of {path}")));
+        }
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.time));
+        Ok(entries)
+    }
+
+    fn restore(&self, restore: Restore) -> Result<Restored, ApiError> {
+        let (asked, path) = self.locate(restore.path.as_path())?;
+        let at_ns = match restore.at {
+            Some(at) => Some(
+                i64::try_from(at.0.as_nanosecond())
+                    .map_err(|_| ApiError::new(ApiErrorKind::Invalid, "no history reaches that far"))?,
+            ),
+            None => None,
+        };
+        let to = restore.to.map(|to| to.0);
+        if path.is_none() && at_ns.is_none() {
+            let error =
+                ApiError::new(ApiErrorKind::Invalid, "say which time the whole folder is to be brought back to");
+            return Err(error.with_hint("give --at TIME"));
+        }
+        let wish = history::Restore { path, at_ns, to: to.clone() };
+        let done = asked.ask(|reply| Command::Restore(wish, reply))?;
+        let done = done.map_err(|error| ApiError::new(ApiErrorKind::Failed, error))?;
+        Ok(Restored { files: done.files, bytes: done.bytes, to: to.map_or(restore.path, RawPath) })
+    }
+
+    fn reload(&self) -> Result<(), ApiError> {
+        self.hub.reload().map_err(|error| failed(&error))
+    }
+
+    fn shutdown(&self) -> Result<(), ApiError> {
+        self.stop.send_replace(true);
+        Ok(())
+    }
+}
+
+fn kind_of(body: &Body) -> &'static str {
+    match body {
+        Body::Tombstone => "deleted",
+        Body::Dir { .. } => "dir",
+        Body::Symlink { .. } => "symlink",
+        Body::File(_) => "file",
+    }
+}

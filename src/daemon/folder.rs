@@ -1,0 +1,743 @@
+//! A folder's thread: it owns the state machine and its index, and does as the outputs say.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
+
+use crate::daemon::history;
+use crate::daemon::peer::{Outgoing, PeerSender};
+use crate::daemon::place::Place;
+use crate::daemon::pool::Pool;
+use crate::disk::commit::commit;
+use crate::disk::hash::{Durability, hash_file};
+use crate::disk::ignore::Gitignores;
+use crate::disk::read::Reader;
+use crate::disk::root::Root;
+use crate::disk::scan::scan;
+use crate::disk::staging::{assemble, sweep};
+use crate::engine::chunk::VerifiedChunk;
+use crate::engine::effect::{
+    Action, AssembleOutcome, CommitItem, CommitOutcome, HashOutcome, JobId, ScanEnd, ScanItem, Scope, StageId,
+};
+use crate::engine::folder::{Folder, FolderStatus, Input, Note, Now, Output, Params};
+use crate::engine::index::{Index, Kept, Local};
+use crate::model::id::{DeviceId, FolderId, Incarnation, Sequence};
+use crate::model::limits;
+use crate::model::path::RelPath;
+use crate::model::problem::{Problem, ProblemKind};
+use crate::model::record::Body;
+use crate::model::rights::Right;
+use crate::store::error::StoreError;
+use crate::store::index::SqliteIndex;
+use crate::wire::message::{ChunkHeader, FolderHello, Message, SentRecord};
+
+/// Readings that wait for each other's flush; where there are more, one flush serves many.
+const FLUSH_EACH_MAX: usize = 8;
+/// Inputs that are handled before the next flush.
+const BATCH_MAX: usize = 512;
+/// Pause before an index that failed is opened again.
+const REOPEN_PAUSE: Duration = Duration::from_secs(5);
+/// Time between two looks at what of history is too old.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(600);
+
+/// What a folder is asked or told.
+pub enum Command {
+    /// Something happened.
+    Input(Input),
+    /// Paths were touched; [`Place::take_touched`] has them.
+    Touched,
+    /// A peer that shares the folder can be spoken to.
+    PeerUp(DeviceId, Right, FolderHello, PeerSender),
+    /// A session is over, or the folder is no longer shared with that peer.
+    PeerDown(DeviceId, u64),
+    /// What to say of the folder to a peer.
+    HelloFor(DeviceId, Sender<IndexHello>),
+    /// Where the folder stands.
+    Status(Sender<Report>),
+    /// All problems.
+    Problems(Sender<Vec<Problem>>),
+    /// All conflict copies.
+    Conflicts(Sender<Vec<Local>>),
+    /// Former versions of a path, or of all below it, and what is there now.
+    Kept(Option<RelPath>, bool, Sender<(Vec<Kept>, Option<Local>)>),
+    /// Bring back a former version.
+    Restore(history::Restore, Sender<Result<history::Restored, String>>),
+    /// Settle a conflict.
+    Settle(history::Settle, Sender<Result<(), String>>),
+    /// End.
+    Stop,
+}
+
+/// What a peer is told of an index when a session begins.
+pub struct IndexHello {
+    /// The incarnation of the index.
+    pub incarnation: Incarnation,
+    /// Its last sequence.
+    pub last: Sequence,
+    /// What is known of the peer's index.
+    pub received: Option<(Incarnation, Sequence)>,
+}
+
+/// Where a folder stands.
+#[derive(Clone)]
+pub struct Report {
+    /// What the state machine says.
+    pub status: FolderStatus,
+    /// Whether nothing is left to do.
+    pub is_settled: bool,
+    /// Bytes of history.
+    pub history_bytes: u64,
+}
+
+/// Something that a peer said, by the session it was said in.
+pub enum FromPeer {
+    /// A message about the folder.
+    Message(DeviceId, u64, Message),
+    /// A chunk.
+    Chunk(DeviceId, u64, ChunkHeader, VerifiedChunk),
+}
+
+enum Finding {
+    Items(JobId, Vec<ScanItem>),
+    End(JobId, ScanEnd),
+}
+
+/// Bytes that went over the wire for a folder.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Bytes of chunks that were sent.
+    pub sent: AtomicU64,
+    /// Bytes of chunks that were received.
+    pub received: AtomicU64,
+}
+
+/// How a folder is to be kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// Which folder.
+    pub id: FolderId,
+    /// Its name, for the log.
+    pub name: String,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Where its index lies.
+    pub index: PathBuf,
+    /// This device.
+    pub device: DeviceId,
+    /// Time between two scans.
+    pub rescan_interval: Duration,
+    /// Whether `.gitignore` files count.
+    pub gitignores: Gitignores,
+    /// Days for which history is kept.
+    pub history_days: u32,
+    /// Bytes of history, at most.
+    pub history_bytes_max: u64,
+}
+
+/// A running folder, as others see it.
+pub struct FolderHandle {
+    /// How it is kept.
+    pub settings: Settings,
+    /// To ask and to tell it.
+    pub commands: Sender<Command>,
+    /// For what peers say.
+    pub from_peers: Sender<FromPeer>,
+    /// What it moved.
+    pub traffic: Arc<Traffic>,
+    /// Where it lies.
+    pub place: Arc<Place>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FolderHandle {
+    /// Opens the index and starts the thread.
+    ///
+    /// # Errors
+    /// The index cannot be opened, or the system gives no thread.
+    pub fn start(settings: Settings, pool: Arc<Pool>) -> Result<Self, StoreError> {
+        let (commands, inbox) = unbounded();
+        // Bounded, so that a peer that sends faster than this disk writes is slowed down by TCP.
+        let (from_peers, peers) = bounded(256);
+        let index = open_index(&settings)?;
+        let is_new = index.last_sequence() == Sequence(0);
+        let place = Place::new(settings.path.clone(), settings.id, is_new, settings.gitignores, commands.clone());
+        let place = Arc::new(place);
+        let traffic = Arc::new(Traffic::default());
+        let mut run = Run {
+            settings: settings.clone(),
+            pool,
+            place: place.clone(),
+            traffic: traffic.clone(),
+            commands: commands.clone(),
+            peers: BTreeMap::new(),
+            began: Instant::now(),
+            hashing: 0,
+            needs_sync: false,
+            expired_at: None,
+            findings: unbounded(),
+            scans: Vec::new(),
+        };
+        run.findings = bounded(16);
+        let name = format!("folder-{}", &settings.id.to_string()[..4]);
+        let spawned = thread::Builder::new().name(name).spawn(move || run.run(index, &inbox, &peers));
+        let thread = spawned.map_err(|source| StoreError::Io { table: "thread", source: source.into() })?;
+        Ok(Self { settings, commands, from_peers, traffic, place, thread: Some(thread) })
+    }
+
+    /// Ends the folder's thread and waits for it.
+    pub fn stop(mut self) {
+        self.place.cancel.store(true, Ordering::Relaxed);
+        self.commands.send(Command::Stop).ok();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+        self.place.close();
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system's source of randomness does not fail once it is seeded");
+    bytes
+}
+
+/// Opens the index; one that is damaged is set aside and made anew from what lies on the disk.
+fn open_index(settings: &Settings) -> Result<SqliteIndex, StoreError> {
+    let open = || SqliteIndex::open(&settings.index, Incarnation(u64::from_le_bytes(random())));
+    match open() {
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::warn!(folder = settings.name, %error, "the index is damaged and is made anew; no file is touched");
+            for suffix in ["", "-wal", "-journal"] {
+                let from = suffixed(&settings.index, suffix);
+                let to = suffixed(&settings.index, &format!("{suffix}.damaged"));
+                // Missing companions are no trouble.
+                std::fs::rename(from, to).ok();
+            }
+            open()
+        }
+        other => other,
+    }
+}
+
+fn suffixed(path: &std::path::Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+struct Run {
+    settings: Settings,
+    pool: Arc<Pool>,
+    place: Arc<Place>,
+    traffic: Arc<Traffic>,
+    commands: Sender<Command>,
+    peers: BTreeMap<DeviceId, PeerSender>,
+    began: Instant,
+    hashing: usize,
+    /// Whether files were recorded whose content may not be durable yet.
+    needs_sync: bool,
+    expired_at: Option<Instant>,
+    findings: (Sender<Finding>, Receiver<Finding>),
+    scans: Vec<JoinHandle<()>>,
+}
+
+type Engine = Folder<SqliteIndex>;
+
+impl Run {
+    fn run(&mut self, index: SqliteIndex, inbox: &Receiver<Command>, peers: &Receiver<FromPeer>) {
+        let mut index = Some(index);
+        loop {
+            let opened = match index.take() {
+                Some(index) => Ok(index),
+                None => open_index(&self.settings),
+            };
+            let error = match opened {
+                Ok(index) => {
+                    let mut engine = Folder::open(self.params(), index);
+                    let result = self.drive(&mut engine, inbox, peers);
+                    for scan in std::mem::take(&mut self.scans) {
+                        self.place.cancel.store(true, Ordering::Relaxed);
+                        while !scan.is_finished() {
+                            self.findings.1.recv_timeout(Duration::from_millis(10)).ok();
+                        }
+                        scan.join().ok();
+                    }
+                    if result.is_ok()
+                        && let Err(error) = engine.into_index().close()
+                    {
+                        tracing::warn!(folder = self.settings.name, %error, "the index was not closed cleanly");
+                    }
+                    result.err()
+                }
+                Err(error) => Some(error),
+            };
+            let Some(error) = error else {
+                return;
+            };
+            tracing::error!(folder = self.settings.name, %error, "the index failed; the folder rests");
+            self.cut_all();
+            if self.wait_to_reopen(inbox, peers) {
+                return;
+            }
+            self.place.cancel.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn params(&self) -> Params {
+        Params {
+            folder: self.settings.id,
+            device: self.settings.device,
+            rescan_interval: self.settings.rescan_interval,
+            quiet: Duration::from_millis(10),
+            patience: Duration::from_millis(1000),
+            seed: random(),
+        }
+    }
+
+    /// Rests while the index cannot be used. Returns whether the folder is to end.
+    fn wait_to_reopen(&mut self, inbox: &Receiver<Command>, peers: &Receiver<FromPeer>) -> bool {
+        let until = Instant::now() + REOPEN_PAUSE;
+        loop {
+            while peers.try_recv().is_ok() {}
+            match inbox.recv_deadline(until) {
+                Ok(Command::Stop) => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { at: self.began.elapsed(), wall_ns: wall_ns() }
+    }
+
+    fn drive(
+        &mut self,
+        engine: &mut Engine,
+        inbox: &Receiver<Command>,
+        peers: &Receiver<FromPeer>,
+    ) -> Result<(), StoreError> {
+        self.flush(engine)?;
+        loop {
+            let findings = if engine.wants_findings() { self.findings.1.clone() } else { never() };
+            let wait = match engine.poll_timeout() {
+                Some(due) => due.saturating_sub(self.began.elapsed()).min(Duration::from_secs(60)),
+                None => Duration::from_secs(60),
+            };
+            let mut is_over = false;
+            select! {
+                recv(inbox) -> command => match command {
+                    Ok(command) => is_over = self.obey(engine, command)?,
+                    Err(_) => return Ok(()),
+                },
+                recv(peers) -> said => if let Ok(said) = said {
+                    // What a session begins with came through the inbox, before all that it says.
+                    is_over = self.obey_all(engine, inbox)?;
+                    self.hear(engine, said)?;
+                },
+                recv(findings) -> finding => if let Ok(finding) = finding { self.find(engine, finding)? },
+                default(wait) => {}
+            }
+            let mut handled = 1;
+            while !is_over && handled < BATCH_MAX {
+                let before = handled;
+                if let Ok(command) = inbox.try_recv() {
+                    is_over = self.obey(engine, command)?;
+                    handled += 1;
+                }
+                if let Ok(said) = peers.try_recv() {
+                    is_over |= self.obey_all(engine, inbox)?;
+                    self.hear(engine, said)?;
+                    handled += 1;
+                }
+                if engine.wants_findings()
+                    && let Ok(finding) = self.findings.1.try_recv()
+                {
+                    self.find(engine, finding)?;
+                    handled += 1;
+                }
+                if handled == before {
+                    break;
+                }
+            }
+            self.expire_history(engine)?;
+            self.flush(engine)?;
+            if is_over {
+                return Ok(());
+            }
+        }
+    }
+
+    fn flush(&mut self, engine: &mut Engine) -> Result<(), StoreError> {
+        if std::mem::take(&mut self.needs_sync)
+            && let Some(root) = self.place.root()
+            && let Err(error) = root.sync()
+        {
+            // What was read may be lost in a power cut; then the next scan finds other content, and
+            // this record is history. It is said, and nothing more can be done.
+            tracing::warn!(folder = self.settings.name, %error, "the file system cannot be flushed");
+        }
+        engine.flush(self.now())?;
+        while let Some(output) = engine.poll_output() {
+            self.act(output);
+        }
+        Ok(())
+    }
+
+    /// Handles all that is in the inbox. Returns whether the folder is to end.
+    fn obey_all(&mut self, engine: &mut Engine, inbox: &Receiver<Command>) -> Result<bool, StoreError> {
+        let mut is_over = false;
+        while let Ok(command) = inbox.try_recv() {
+            is_over |= self.obey(engine, command)?;
+        }
+        Ok(is_over)
+    }
+
+    fn obey(&mut self, engine: &mut Engine, command: Command) -> Result<bool, StoreError> {
+        let now = self.now();
+        // Who asked may have gone away meanwhile; then the answer is not wanted.
+        match command {
+            Command::Input(input) => {
+                if let Input::Hashed(..) = &input {
+                    self.hashing = self.hashing.saturating_sub(1);
+                }
+                engine.handle(now, input)?;
+            }
+            Command::Touched => engine.handle(now, Input::Touched(self.place.take_touched()))?,
+            Command::PeerUp(device, right, hello, sender) => {
+                self.peers.insert(device, sender);
+                engine.handle(now, Input::PeerUp(device, right, hello))?;
+            }
+            Command::PeerDown(device, session) => {
+                if self.peers.get(&device).is_some_and(|peer| peer.session == session) {
+                    self.peers.remove(&device);
+                    engine.handle(now, Input::PeerDown(device))?;
+                }
+            }
+            Command::HelloFor(device, reply) => {
+                let (incarnation, last, received) = engine.hello_for(&device)?;
+                reply.send(IndexHello { incarnation, last, received }).ok();
+            }
+            Command::Status(reply) => {
+                let status = engine.status()?;
+                let history_bytes = engine.index().kept_bytes()?;
+                reply.send(Report { status, is_settled: engine.is_settled(), history_bytes }).ok();
+            }
+            Command::Problems(reply) => {
+                reply.send(engine.problems().collect()).ok();
+            }
+            Command::Conflicts(reply) => {
+                reply.send(engine.index().conflicts()?).ok();
+            }
+            Command::Kept(path, below, reply) => {
+                let kept = engine.index().kept(path.as_ref(), below)?;
+                let local = path.map(|path| engine.index().local(&path)).transpose()?.flatten();
+                reply.send((kept, local)).ok();
+            }
+            Command::Restore(restore, reply) => {
+                let done = match self.place.root() {
+                    Some(root) => history::restore(engine, &root, &restore, self.settings.device, now)?,
+                    None => Err("the folder is not there".to_owned()),
+                };
+                if let Ok(done) = &done {
+                    engine.handle(now, Input::Touched(done.touched.clone()))?;
+                }
+                reply.send(done).ok();
+            }
+            Command::Settle(settle, reply) => {
+                let done = match self.place.root() {
+                    Some(root) => history::settle(engine, &root, &settle, self.settings.device, now)?,
+                    None => Err("the folder is not there".to_owned()),
+                };
+                match done {
+                    Ok(touched) => {
+                        engine.handle(now, Input::Touched(touched))?;
+                        reply.send(Ok(())).ok();
+                    }
+                    Err(error) => {
+                        reply.send(Err(error)).ok();
+                    }
+                }
+            }
+            Command::Stop => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    fn hear(&mut self, engine: &mut Engine, said: FromPeer) -> Result<(), StoreError> {
+        let now = self.now();
+        let is_current =
+            |device: &DeviceId, session: u64| self.peers.get(device).is_some_and(|peer| peer.session == session);
+        match said {
+            FromPeer::Message(device, session, message) if is_current(&device, session) => {
+                engine.handle(now, Input::Message(device, message))
+            }
+            FromPeer::Chunk(device, session, header, chunk) if is_current(&device, session) => {
+                self.traffic.received.fetch_add(chunk.bytes().len() as u64, Ordering::Relaxed);
+                engine.handle(now, Input::Chunk(device, header, chunk))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn find(&mut self, engine: &mut Engine, finding: Finding) -> Result<(), StoreError> {
+        let now = self.now();
+        match finding {
+            Finding::Items(job, items) => engine.handle(now, Input::Scanned(job, items)),
+            Finding::End(job, end) => {
+                self.scans.retain(|scan| !scan.is_finished());
+                engine.handle(now, Input::ScanEnded(job, end))
+            }
+        }
+    }
+
+    fn act(&mut self, output: Output) {
+        match output {
+            Output::Scan(job, scope) => self.scan(job, scope),
+            Output::Hash(path, stat) => self.hash(path, stat),
+            Output::Assemble(plan) => {
+                let (place, commands) = (self.place.clone(), self.commands.clone());
+                self.pool.run_in_order(lane(plan.stage), move |memory| {
+                    let outcome = match place.root() {
+                        Some(root) => assemble(&root, &plan, &mut memory.scratch),
+                        None => AssembleOutcome::Failed(ProblemKind::RootMissing, String::new()),
+                    };
+                    commands.send(Command::Input(Input::Assembled(plan.stage, outcome))).ok();
+                });
+            }
+            Output::Stage(stage, number, offset, chunk) => {
+                let (place, commands) = (self.place.clone(), self.commands.clone());
+                self.pool.run_in_order(lane(stage), move |_| {
+                    let result = match place.root() {
+                        Some(root) => place.staging.write_chunk(&root, stage, offset, &chunk),
+                        None => return,
+                    };
+                    let result = result.map_err(|error| (error.kind, error.detail));
+                    commands.send(Command::Input(Input::Staged(stage, number, result))).ok();
+                });
+            }
+            Output::Discard(stage) => {
+                let place = self.place.clone();
+                self.pool.run_in_order(lane(stage), move |_| {
+                    if let Some(root) = place.root()
+                        && let Err(error) = place.staging.discard(&root, stage)
+                    {
+                        tracing::debug!(%error, "a staged file stays until the next start");
+                    }
+                });
+            }
+            Output::Commit(items) => self.commit(items),
+            Output::Send(device, message) => self.send(&device, Outgoing::Message(message)),
+            Output::Announce { peer, mut records, attach } => {
+                if attach && let Some(root) = self.place.root() {
+                    records.records.iter_mut().for_each(|sent| attach_content(&root, sent));
+                }
+                self.send(&peer, Outgoing::Message(Message::Records(records)));
+            }
+            Output::Serve { peer, request, items } => {
+                let serve =
+                    Outgoing::Serve { request, items, place: self.place.clone(), traffic: self.traffic.clone() };
+                self.send(&peer, serve);
+            }
+            Output::Reconnect => self.cut_all(),
+            Output::Misbehaved(device, what) => {
+                tracing::warn!(folder = self.settings.name, %device, what, "a device broke the protocol");
+                if let Some(peer) = self.peers.get(&device) {
+                    peer.cut();
+                }
+            }
+            Output::Note(note) => self.log(note),
+        }
+    }
+
+    fn send(&self, device: &DeviceId, what: Outgoing) {
+        if let Some(peer) = self.peers.get(device) {
+            peer.send(what);
+        }
+    }
+
+    fn cut_all(&mut self) {
+        for (_, peer) in std::mem::take(&mut self.peers) {
+            peer.cut();
+        }
+    }
+
+    fn scan(&mut self, job: JobId, scope: Scope) {
+        let (place, findings) = (self.place.clone(), self.findings.0.clone());
+        let look = move || {
+            let end = match place.open() {
+                Ok(root) => {
+                    if scope == Scope::All {
+                        clean_staging(&root);
+                    }
+                    let threads = if scope == Scope::All { 2 } else { 1 };
+                    // A folder that has ended takes no more findings.
+                    let mut sink = |items| drop(findings.send(Finding::Items(job, items)));
+                    scan(&root, &scope, &place.rules, &place.cancel, threads, &mut sink)
+                }
+                Err(error) => ScanEnd::RootMissing(error.to_string()),
+            };
+            findings.send(Finding::End(job, end)).ok();
+        };
+        match thread::Builder::new().name("scan".into()).spawn(look) {
+            Ok(thread) => self.scans.push(thread),
+            Err(error) => {
+                tracing::error!(%error, "no thread for a scan");
+                self.commands.send(Command::Input(Input::ScanEnded(job, ScanEnd::Cancelled))).ok();
+            }
+        }
+    }
+
+    fn hash(&mut self, path: RelPath, stat: crate::model::stat::Stat) {
+        self.hashing += 1;
+        let durability = if self.hashing <= FLUSH_EACH_MAX {
+            Durability::Now
+        } else {
+            self.needs_sync = true;
+            Durability::Later
+        };
+        let (place, commands) = (self.place.clone(), self.commands.clone());
+        self.pool.run(move |memory| {
+            let outcome = match place.root() {
+                Some(root) => hash_file(&root, &path, &stat, durability, &place.cancel, &mut memory.chunks),
+                None => HashOutcome::Changed,
+            };
+            commands.send(Command::Input(Input::Hashed(path, outcome))).ok();
+        });
+    }
+
+    fn commit(&self, items: Vec<CommitItem>) {
+        let (place, commands) = (self.place.clone(), self.commands.clone());
+        self.pool.run(move |_| {
+            let outcomes = match place.root().filter(|root| root.check().is_ok()) {
+                Some(root) => {
+                    let unfinished = finish_staged(&place, &root, &items);
+                    let mut outcomes = commit(&root, &items, wall_ns());
+                    for (at, failure) in unfinished {
+                        outcomes[at] = failure;
+                    }
+                    outcomes
+                }
+                None => {
+                    let failed = CommitOutcome::Failed(ProblemKind::RootMissing, "the folder is not there".into());
+                    vec![failed; items.len()]
+                }
+            };
+            commands.send(Command::Input(Input::Committed(outcomes))).ok();
+        });
+    }
+
+    fn expire_history(&mut self, engine: &mut Engine) -> Result<(), StoreError> {
+        if self.expired_at.is_some_and(|at| at.elapsed() < EXPIRE_INTERVAL) {
+            return Ok(());
+        }
+        let Some(root) = self.place.root() else {
+            return Ok(());
+        };
+        let day_ns: i64 = 86_400_000_000_000;
+        let until_ns = wall_ns().saturating_sub(day_ns.saturating_mul(self.settings.history_days.into()));
+        if engine.index().kept_bytes()? == 0 && self.expired_at.is_some() {
+            return Ok(());
+        }
+        let files = engine.index_mut().expire_kept(until_ns, self.settings.history_bytes_max, 1000)?;
+        if files.len() < 1000 {
+            self.expired_at = Some(Instant::now());
+        }
+        if !files.is_empty() {
+            self.pool.run(move |_| {
+                if let Err(error) = crate::disk::history::remove(&root, files.iter().map(String::as_str)) {
+                    tracing::warn!(%error, "old versions cannot be removed from history");
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn log(&self, note: Note) {
+        let folder = self.settings.name.as_str();
+        match note {
+            Note::Changed(path, body) => tracing::info!(folder, %path, "{} here", verb(&body)),
+            Note::Took(path, body, by) => tracing::info!(folder, %path, device = %by, "{} by a peer", verb(&body)),
+            Note::Conflict { path, copy } => {
+                tracing::info!(folder, %path, %copy, "both sides had changed it; the other version lies beside it");
+            }
+            Note::NewIncarnation => {
+                tracing::warn!(folder, "peers remember changes of this device that its index does not; it counts anew");
+            }
+            Note::Problem(problem) => {
+                let path = problem.path.as_ref().map_or_else(String::new, ToString::to_string);
+                tracing::warn!(folder, path, detail = problem.detail, "{}: {}", path, problem.kind.what());
+            }
+        }
+    }
+}
+
+/// Gives complete staged files their size. Returns the items that cannot be committed for that.
+fn finish_staged(place: &Place, root: &Root, items: &[CommitItem]) -> Vec<(usize, CommitOutcome)> {
+    let mut failures = Vec::new();
+    for (at, item) in items.iter().enumerate() {
+        if let Action::Place { stage, body } = &item.action
+            && let Err(error) = place.staging.finish(root, *stage, body.size)
+        {
+            failures.push((at, CommitOutcome::Failed(error.kind, error.detail)));
+        }
+    }
+    failures
+}
+
+/// Lets the bytes of a small file travel with its record, if the file is still what the record says.
+fn attach_content(root: &Root, sent: &mut SentRecord) {
+    let (Body::File(file), Some(recipe)) = (&sent.record.body, &sent.recipe) else {
+        return;
+    };
+    let [chunk] = recipe.chunks() else {
+        return;
+    };
+    if file.size as usize > limits::INLINE_CONTENT_MAX {
+        return;
+    }
+    let Ok(Some(crate::engine::effect::Found::Entry(stat))) = crate::disk::probe::probe(root, &sent.record.path) else {
+        return;
+    };
+    let mut bytes = vec![0; chunk.len as usize];
+    let read = Reader::open(root, &sent.record.path, &stat).and_then(|reader| reader.read_exact_at(0, &mut bytes));
+    if read.is_ok() && crate::model::id::ChunkId::of(&bytes) == chunk.id {
+        sent.content = Some(bytes);
+    }
+}
+
+/// Removes staged files that nobody went on with for a week.
+fn clean_staging(root: &Root) {
+    let week_ns = 7 * 86_400_000_000_000;
+    if let Err(error) = sweep(root, |_| false, wall_ns() - week_ns) {
+        tracing::debug!(%error, "old staged files stay");
+    }
+}
+
+fn lane(stage: StageId) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&stage.content.0[..8]);
+    u64::from_le_bytes(bytes).wrapping_add(stage.copy.into())
+}
+
+fn verb(body: &Body) -> &'static str {
+    match body {
+        Body::Tombstone => "deleted",
+        Body::Dir { .. } => "made a directory",
+        Body::Symlink { .. } => "linked",
+        Body::File(_) => "written",
+    }
+}
+
+/// What the wall clock says, in nanoseconds since 1970; the bounds of the calendar where it is beyond.
+pub fn wall_ns() -> i64 {
+    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
+    }
+}

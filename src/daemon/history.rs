@@ -1,0 +1,372 @@
+//! Bringing back what a sync replaced or deleted, and settling conflicts: a person's wishes, done on
+//! the folder's thread, between the engine's own steps.
+//!
+//! Nothing is lost by either: what is replaced goes to history first.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::control::types::Keep;
+use crate::disk::commit::commit;
+use crate::disk::history::{self as kept_files, Restore as RestoreFile};
+use crate::disk::root::Root;
+use crate::engine::conflict;
+use crate::engine::effect::{Action, CommitItem, CommitOutcome, Depth, Displaced, Expect};
+use crate::engine::folder::{Folder, Now};
+use crate::engine::index::{Index, Kept, Local};
+use crate::model::id::{DeviceId, DeviceTag};
+use crate::model::path::RelPath;
+use crate::model::record::Body;
+use crate::store::error::StoreError;
+use crate::store::index::SqliteIndex;
+
+/// What is to be brought back.
+#[derive(Clone, Debug)]
+pub struct Restore {
+    /// Which path; `None` is the whole folder.
+    pub path: Option<RelPath>,
+    /// As it was then; without it, as it was before the last change.
+    pub at_ns: Option<i64>,
+    /// Where to put it, outside; without it, back in its place.
+    pub to: Option<PathBuf>,
+}
+
+/// What was brought back.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// How many files.
+    pub files: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// What has to be looked at in the folder now.
+    pub touched: BTreeMap<RelPath, Depth>,
+}
+
+/// A conflict that is to be settled.
+#[derive(Clone, Debug)]
+pub struct Settle {
+    /// The path or its copy.
+    pub path: RelPath,
+    /// Which side stays.
+    pub keep: Keep,
+}
+
+type Engine = Folder<SqliteIndex>;
+type Answer<T> = Result<Result<T, String>, StoreError>;
+
+/// Brings back former versions. The inner error is for the person who asked.
+pub fn restore(engine: &mut Engine, root: &Root, wish: &Restore, device: DeviceId, now: Now) -> Answer<Restored> {
+    let all = engine.index().kept(wish.path.as_ref(), true)?;
+    let mut by_path: BTreeMap<RelPath, Vec<Kept>> = BTreeMap::new();
+    for kept in all.into_iter().filter(|kept| kept.file.is_some()) {
+        by_path.entry(kept.path.clone()).or_default().push(kept);
+    }
+    let mut restored = Restored::default();
+    let mut has_past = false;
+    for (path, versions) in by_path {
+        let local = engine.index().local(&path)?;
+        let is_live = local.as_ref().is_some_and(|l| l.record.body.is_live());
+        let is_itself = wish.path.as_ref() == Some(&path);
+        let chosen = match wish.at_ns {
+            // The one that was put aside first after that moment was the content then.
+            Some(at) => versions.into_iter().filter(|kept| kept.until_ns > at).min_by_key(|kept| kept.until_ns),
+            None if is_itself || !is_live => versions.into_iter().max_by_key(|kept| kept.until_ns),
+            None => None,
+        };
+        let Some(chosen) = chosen else {
+            continue;
+        };
+        has_past = true;
+        let done = match &wish.to {
+            Some(to) => copy_out(root, wish.path.as_ref(), &chosen, to),
+            None => put_back(engine, root, &chosen, local, device, now, &mut restored.touched)?,
+        };
+        if let Err(error) = done {
+            return Ok(Err(error));
+        }
+        restored.files += 1;
+        restored.bytes += chosen.body.file().map_or(0, |file| file.size);
+    }
+    if let (Some(at), Some(to)) = (wish.at_ns, &wish.to)
+        && let Err(error) = copy_unchanged(engine, root, wish.path.as_ref(), at, to, &mut restored)?
+    {
+        return Ok(Err(error));
+    }
+    let is_there = match &wish.path {
+        Some(path) => engine.index().local(path)?.is_some_and(|l| l.record.body.is_live()),
+        None => true,
+    };
+    if !has_past && restored.files == 0 && !(is_there && wish.at_ns.is_some()) {
+        return Ok(Err("no former version is kept here".to_owned()));
+    }
+    Ok(Ok(restored))
+}
+
+/// Copies a former version out of the folder.
+fn copy_out(root: &Root, top: Option<&RelPath>, kept: &Kept, to: &Path) -> Result<(), String> {
+    let target = below(top, &kept.path, to);
+    make_dirs(&target)?;
+    let file = kept.file.as_deref().unwrap_or_default();
+    kept_files::copy_out(root, file, &target).map_err(|error| format!("cannot write {}: {error}", target.display()))
+}
+
+/// Returns where a path belongs when `top` is put at `to`.
+fn below(top: Option<&RelPath>, path: &RelPath, to: &Path) -> PathBuf {
+    match top {
+        Some(top) if top == path => to.to_owned(),
+        Some(top) => match path.as_path().strip_prefix(top.as_path()) {
+            Ok(rest) => to.join(rest),
+            Err(_) => to.join(path.as_path()),
+        },
+        None => to.join(path.as_path()),
+    }
+}
+
+fn make_dirs(target: &Path) -> Result<(), String> {
+    match target.parent() {
+        Some(dir) => std::fs::create_dir_all(dir).map_err(|error| format!("cannot make {}: {error}", dir.display())),
+        None => Ok(()),
+    }
+}
+
+/// Copies what has not changed since then and so has no former version.
+fn copy_unchanged(
+    engine: &Engine,
+    root: &Root,
+    top: Option<&RelPath>,
+    at_ns: i64,
+    to: &Path,
+    restored: &mut Restored,
+) -> Answer<()> {
+    let mut dirs = Vec::new();
+    let mut here = match top {
+        Some(top) => engine.index().local(top)?.into_iter().collect(),
+        None => engine.index().children(None)?,
+    };
+    loop {
+        for local in here {
+            if local.ignored || local.since_ns > at_ns {
+                continue;
+            }
+            let path = &local.record.path;
+            match &local.record.body {
+                Body::Dir { .. } => dirs.push(path.clone()),
+                Body::File(file) => {
+                    let target = below(top, path, to);
+                    if let Err(error) = make_dirs(&target) {
+                        return Ok(Err(error));
+                    }
+                    let copied = std::fs::copy(root.path().join(path.as_path()), &target);
+                    if let Err(error) = copied {
+                        return Ok(Err(format!("cannot write {}: {error}", target.display())));
+                    }
+                    restored.files += 1;
+                    restored.bytes += file.size;
+                }
+                Body::Symlink { .. } | Body::Tombstone => {}
+            }
+        }
+        let Some(dir) = dirs.pop() else {
+            return Ok(Ok(()));
+        };
+        here = engine.index().children(Some(&dir))?;
+    }
+}
+
+/// Puts a former version back in its place.
+fn put_back(
+    engine: &mut Engine,
+    root: &Root,
+    kept: &Kept,
+    local: Option<Local>,
+    device: DeviceId,
+    now: Now,
+    touched: &mut BTreeMap<RelPath, Depth>,
+) -> Answer<()> {
+    let path = &kept.path;
+    let by = DeviceTag::of(&device);
+    if let Err(error) = make_parents(root, path, by, now, touched) {
+        return Ok(Err(error));
+    }
+    let there = local.as_ref().filter(|l| l.record.body.is_live()).and_then(|l| l.stat);
+    let (mode, mtime_ns) = kept.body.file().map_or((0o777, 0), |file| (file.mode, file.mtime_ns));
+    let file = RestoreFile {
+        kept: kept.file.as_deref().unwrap_or_default(),
+        path,
+        expect: there.map_or(Expect::Absent, Expect::Stat),
+        mode,
+        mtime_ns,
+        by,
+    };
+    let outcome = kept_files::restore(root, &file, now.wall_ns);
+    touched.insert(path.clone(), Depth::Entry);
+    match outcome {
+        CommitOutcome::Done { kept: former, aside, .. } => {
+            if let (Some(file), Some(local)) = (former, local) {
+                keep(engine, &local, file, now)?;
+            }
+            touched.extend(aside.map(|(copy, _)| (copy, Depth::Entry)));
+            Ok(Ok(()))
+        }
+        other => Ok(Err(format!("{path}: {}", why(&other)))),
+    }
+}
+
+fn keep(engine: &mut Engine, local: &Local, file: String, now: Now) -> Result<(), StoreError> {
+    let record = &local.record;
+    engine.index_mut().add_kept(&Kept {
+        path: record.path.clone(),
+        body: record.body.clone(),
+        by: record.by,
+        since_ns: local.since_ns,
+        until_ns: now.wall_ns,
+        file: Some(file),
+    })
+}
+
+fn make_parents(
+    root: &Root,
+    path: &RelPath,
+    by: DeviceTag,
+    now: Now,
+    touched: &mut BTreeMap<RelPath, Depth>,
+) -> Result<(), String> {
+    let mut dirs: Vec<_> = path.ancestors().filter(|dir| !touched.contains_key(dir)).collect();
+    dirs.reverse();
+    for dir in dirs {
+        let item = CommitItem {
+            path: dir.clone(),
+            expect: Expect::Absent,
+            action: Action::MakeDir { mode: 0o755 },
+            displaced: Displaced::History,
+            by,
+        };
+        match commit(root, &[item], now.wall_ns).into_iter().next() {
+            // It is there already, or now.
+            Some(CommitOutcome::Done { .. } | CommitOutcome::Mismatch) => {
+                touched.insert(dir, Depth::Entry);
+            }
+            Some(other) => return Err(format!("{dir}: {}", why(&other))),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn why(outcome: &CommitOutcome) -> String {
+    match outcome {
+        CommitOutcome::Done { .. } => "done".into(),
+        CommitOutcome::Mismatch => "it changed at this moment; try again".into(),
+        CommitOutcome::NotEmpty => "a directory that is not empty lies there".into(),
+        CommitOutcome::NoParent => "its directory is missing".into(),
+        CommitOutcome::Failed(_, detail) => detail.clone(),
+    }
+}
+
+/// Settles a conflict. Returns what has to be looked at; the inner error is for the person who asked.
+pub fn settle(
+    engine: &mut Engine,
+    root: &Root,
+    wish: &Settle,
+    device: DeviceId,
+    now: Now,
+) -> Answer<BTreeMap<RelPath, Depth>> {
+    let own = DeviceTag::of(&device);
+    let copies: Vec<Local> = engine.index().conflicts()?.into_iter().filter(|copy| is_of(copy, &wish.path)).collect();
+    let [copy] = &copies[..] else {
+        let found = copies.len();
+        return Ok(Err(match found {
+            0 => "that path has no conflict; `kinfold conflicts` lists them".to_owned(),
+            _ => format!("that path has {found} conflict copies; name the copy that you mean"),
+        }));
+    };
+    let Some(original) = conflict::copy_of(&copy.record.path) else {
+        return Ok(Err("that is no conflict copy".to_owned()));
+    };
+    let there = engine.index().local(&original)?.filter(|l| l.record.body.is_live());
+    let stays_copy = match wish.keep {
+        Keep::Both => return keep_both(engine, root, copy, &original, own, now),
+        Keep::Mine => copy.record.by == own,
+        Keep::Theirs => copy.record.by != own,
+    };
+    let (Some(copy_stat), body) = (copy.stat, copy.record.body.file().copied()) else {
+        return Ok(Err("the copy is not there".to_owned()));
+    };
+    let item = match (stays_copy, body) {
+        (true, Some(body)) => CommitItem {
+            path: original.clone(),
+            expect: there.as_ref().and_then(|l| l.stat).map_or(Expect::Absent, Expect::Stat),
+            action: Action::Move { from: copy.record.path.clone(), stat: copy_stat, body },
+            displaced: Displaced::History,
+            by: own,
+        },
+        (true, None) => return Ok(Err("only files can take each other's place; rename it by hand".to_owned())),
+        (false, _) => CommitItem {
+            path: copy.record.path.clone(),
+            expect: Expect::Stat(copy_stat),
+            action: Action::Remove,
+            displaced: Displaced::History,
+            by: own,
+        },
+    };
+    let replaced = if stays_copy { there } else { Some(copy.clone()) };
+    match commit(root, &[item], now.wall_ns).into_iter().next() {
+        Some(CommitOutcome::Done { kept, .. }) => {
+            if let (Some(file), Some(local)) = (kept, replaced) {
+                keep(engine, &local, file, now)?;
+            }
+            Ok(Ok(BTreeMap::from([(original, Depth::Entry), (copy.record.path.clone(), Depth::Entry)])))
+        }
+        Some(other) => Ok(Err(why(&other))),
+        None => Ok(Err("nothing was done".to_owned())),
+    }
+}
+
+fn is_of(copy: &Local, path: &RelPath) -> bool {
+    copy.record.path == *path || conflict::copy_of(&copy.record.path).as_ref() == Some(path)
+}
+
+/// Gives the copy an ordinary name: the original's, with who made it.
+fn keep_both(
+    engine: &Engine,
+    root: &Root,
+    copy: &Local,
+    original: &RelPath,
+    own: DeviceTag,
+    now: Now,
+) -> Answer<BTreeMap<RelPath, Depth>> {
+    let (Some(stat), Some(body)) = (copy.stat, copy.record.body.file().copied()) else {
+        return Ok(Err("only files can be renamed so; rename it by hand".to_owned()));
+    };
+    let name = original.name();
+    let (stem, extension) = match name.iter().rposition(|b| *b == b'.') {
+        Some(at) if at > 0 => name.split_at(at),
+        _ => (name, &b""[..]),
+    };
+    for number in 1..100 {
+        let mark =
+            if number == 1 { format!(" ({})", copy.record.by) } else { format!(" ({} {number})", copy.record.by) };
+        let Ok(path) = original.with_name(&[stem, mark.as_bytes(), extension].concat()) else {
+            return Ok(Err("the name would be too long; rename it by hand".to_owned()));
+        };
+        if engine.index().local(&path)?.is_some_and(|l| l.record.body.is_live()) {
+            continue;
+        }
+        let item = CommitItem {
+            path: path.clone(),
+            expect: Expect::Absent,
+            action: Action::Move { from: copy.record.path.clone(), stat, body },
+            displaced: Displaced::History,
+            by: own,
+        };
+        match commit(root, &[item], now.wall_ns).into_iter().next() {
+            Some(CommitOutcome::Done { .. }) => {
+                return Ok(Ok(BTreeMap::from([(path, Depth::Entry), (copy.record.path.clone(), Depth::Entry)])));
+            }
+            Some(CommitOutcome::Mismatch) => {}
+            Some(other) => return Ok(Err(why(&other))),
+            None => {}
+        }
+    }
+    Ok(Err("no free name was found; rename it by hand".to_owned()))
+}

@@ -1,0 +1,709 @@
+//! What connects folders and peers: the configuration in force, the sessions, and who is told what.
+//!
+//! One lock guards all of it and is held for short, never while a disk, a peer or a folder is waited
+//! for. Folders and sessions talk to each other through channels, without the hub.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::config::edit::Edit;
+use crate::config::paths::Paths;
+use crate::config::size::HistorySize;
+use crate::config::{self, Config, NetworkMode};
+use crate::daemon::folder::{Command, FolderHandle, FromPeer, Settings, wall_ns};
+use crate::daemon::peer::{self, Outgoing, PeerSender};
+use crate::daemon::pool::Pool;
+use crate::disk::ignore::Gitignores;
+use crate::engine::chunk::VerifiedChunk;
+use crate::engine::session::gate::PairKeys;
+use crate::keys::identity::Identity;
+use crate::model::id::{DeviceId, FolderId};
+use crate::model::rights::Right;
+use crate::net::connection::{Connection, ConnectionError, FrameReader, Link};
+use crate::net::endpoint::Endpoint;
+use crate::net::policy::Policy;
+use crate::wire::message::{FolderHello, Goodbye, Hello, Message};
+
+/// A folder of the configuration: running, resting, or not able to.
+pub enum Slot {
+    /// It runs.
+    Running(FolderHandle),
+    /// A person let it rest.
+    Paused,
+    /// It cannot run, for this reason.
+    Failed(String),
+}
+
+/// A session with a peer.
+pub struct Session {
+    /// What is known of the connection.
+    pub link: Link,
+    /// Since when, in nanoseconds since 1970.
+    pub since_ns: i64,
+    sender: PeerSender,
+    /// What the peer said of folders.
+    hellos: BTreeMap<FolderId, FolderHello>,
+    /// Folders that know of this session.
+    shared: BTreeSet<FolderId>,
+}
+
+/// A folder that a peer offers.
+#[derive(Clone)]
+pub struct Offered {
+    /// What it is called there.
+    pub name: String,
+    /// Which it is.
+    pub id: FolderId,
+    /// Who offers it.
+    pub from: DeviceId,
+    /// What this device may do in it.
+    pub right: Right,
+}
+
+/// Why a device is not connected.
+#[derive(Clone)]
+pub struct Trouble {
+    /// What happened.
+    pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// What the hub knows; see [`Hub::lock`].
+pub struct State {
+    /// The configuration in force.
+    pub config: Config,
+    /// Its folders.
+    pub folders: BTreeMap<FolderId, Slot>,
+    /// The connected peers.
+    pub sessions: BTreeMap<DeviceId, Session>,
+    /// Why others are not.
+    pub troubles: BTreeMap<DeviceId, Trouble>,
+    peers_with_aes: BTreeMap<DeviceId, bool>,
+    is_stopping: bool,
+}
+
+/// See the module's documentation.
+pub struct Hub {
+    /// Where things lie.
+    pub paths: Paths,
+    /// Who this device is.
+    pub identity: Identity,
+    /// Who is let in.
+    pub endpoint: Arc<Endpoint>,
+    pool: Mutex<Option<Arc<Pool>>>,
+    state: Mutex<State>,
+    /// Held while a configuration is put in force, so that it is one at a time.
+    applying: Mutex<()>,
+    sessions_begun: AtomicU64,
+    /// Counts changes of sessions and configuration, for those who dial.
+    changes: watch::Sender<u64>,
+}
+
+impl Hub {
+    /// Makes a hub without folders or devices; [`Hub::apply`] brings them.
+    pub fn new(paths: Paths, identity: Identity, endpoint: Arc<Endpoint>, pool: Pool, config: Config) -> Arc<Self> {
+        let empty = Config { devices: Vec::new(), folders: Vec::new(), ..config };
+        let state = State {
+            config: empty,
+            folders: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            peers_with_aes: BTreeMap::new(),
+            is_stopping: false,
+        };
+        Arc::new(Self {
+            paths,
+            identity,
+            endpoint,
+            pool: Mutex::new(Some(Arc::new(pool))),
+            state: Mutex::new(state),
+            applying: Mutex::new(()),
+            sessions_begun: AtomicU64::new(0),
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    /// Looks at the state, and changes it. Do not wait for anything while holding this.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells when sessions or the configuration have changed.
+    pub fn watch_changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn say_changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    // ---------------------------------------------------------------------------- configuration
+
+    /// Reads the configuration file and puts it in force.
+    ///
+    /// # Errors
+    /// The file is not valid; then nothing changes.
+    pub fn reload(self: &Arc<Self>) -> Result<(), config::error::ConfigError> {
+        let config = Config::load(&self.paths)?;
+        self.apply(config);
+        Ok(())
+    }
+
+    /// Puts a configuration in force.
+    pub fn apply(self: &Arc<Self>, config: Config) {
+        let applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        self.endpoint.set_policy(policy_of(&config));
+        let mut stopped = Vec::new();
+        let mut begun = Vec::new();
+        {
+            let mut state = self.lock();
+            if state.is_stopping {
+                return;
+            }
+            self.apply_devices(&mut state, &config);
+            let old = std::mem::replace(&mut state.config, config.clone());
+            let wanted: BTreeMap<FolderId, &config::Folder> = config.folders.iter().map(|f| (f.id, f)).collect();
+            let known: Vec<FolderId> = state.folders.keys().copied().collect();
+            for id in known {
+                let settings = wanted.get(&id).map(|folder| self.settings_of(folder));
+                let stays = match (&state.folders[&id], wanted.get(&id)) {
+                    (_, None) => false,
+                    (Slot::Running(handle), Some(folder)) => {
+                        !folder.paused && Some(&handle.settings) == settings.as_ref()
+                    }
+                    (Slot::Paused, Some(folder)) => folder.paused,
+                    (Slot::Failed(_), Some(_)) => false,
+                };
+                if !stays && let Some(slot) = state.folders.remove(&id) {
+                    stopped.push((id, slot));
+                }
+            }
+            for folder in &config.folders {
+                if !state.folders.contains_key(&folder.id) {
+                    begun.push(folder.clone());
+                }
+            }
+            drop(old);
+        }
+        for (id, slot) in stopped {
+            self.unshare_with_all(id);
+            if let Slot::Running(handle) = slot {
+                handle.stop();
+            }
+        }
+        for folder in begun {
+            let slot = if folder.paused { Slot::Paused } else { self.begin_folder(&folder) };
+            self.lock().folders.insert(folder.id, slot);
+        }
+        drop(applying);
+        self.share_all();
+        self.say_changed();
+    }
+
+    fn apply_devices(&self, state: &mut State, config: &Config) {
+        for old in &state.config.devices {
+            if config.device(&old.id).is_none() {
+                self.endpoint.distrust(&old.id);
+                if let Some(session) = state.sessions.get(&old.id) {
+                    session.sender.cut();
+                }
+                state.troubles.remove(&old.id);
+            }
+        }
+        for device in &config.devices {
+            if state.config.device(&device.id).is_some() {
+                continue;
+            }
+            let trusted = self.identity.agree(&device.id).map_err(|error| error.to_string()).and_then(|shared| {
+                self.endpoint.trust(device.id, PairKeys::derive(&shared)).map_err(|error| error.to_string())
+            });
+            if let Err(error) = trusted {
+                tracing::error!(device = device.name, error, "this device cannot be trusted");
+            }
+        }
+    }
+
+    fn settings_of(&self, folder: &config::Folder) -> Settings {
+        let history_bytes_max = match folder.history.size {
+            HistorySize::Bytes(bytes) => bytes,
+            HistorySize::Percent(percent) => disk_size(&folder.path) / 100 * u64::from(percent),
+        };
+        Settings {
+            id: folder.id,
+            name: folder.name.clone(),
+            path: folder.path.clone(),
+            index: self.paths.state_dir.join(format!("index-{}.sqlite", folder.id)),
+            device: self.identity.device_id(),
+            rescan_interval: folder.rescan.unwrap_or(Duration::from_secs(7 * 86_400)),
+            gitignores: if folder.gitignore { Gitignores::Honoured } else { Gitignores::Unused },
+            history_days: folder.history.days,
+            history_bytes_max,
+        }
+    }
+
+    fn begin_folder(&self, folder: &config::Folder) -> Slot {
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(pool) = pool else {
+            return Slot::Paused;
+        };
+        match FolderHandle::start(self.settings_of(folder), pool) {
+            Ok(handle) => Slot::Running(handle),
+            Err(error) => {
+                let text = chain(&error);
+                tracing::error!(folder = folder.name, error = text, "the folder cannot run");
+                Slot::Failed(text)
+            }
+        }
+    }
+
+    // --------------------------------------------------------------------------------- sessions
+
+    /// Takes a new connection. Where there is one with that device already, one of the two goes: both
+    /// ends keep the one that the device with the smaller id dialed, or of two dialed by the same the
+    /// newer.
+    pub fn begin_session(self: &Arc<Self>, connection: Connection) {
+        let link = connection.link().clone();
+        let number = self.sessions_begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, queue) = peer::queue(number, connection.cutter());
+        let (reader, mut writer) = connection.split();
+        let own = self.identity.device_id();
+        let dialer_of = |link: &Link| if link.outgoing { own } else { link.peer };
+        let replaced = {
+            let mut state = self.lock();
+            let is_welcome = !state.is_stopping && state.config.device(&link.peer).is_some();
+            let is_better = state.sessions.get(&link.peer).is_none_or(|old| dialer_of(&link) <= dialer_of(&old.link));
+            if !is_welcome || !is_better {
+                drop(state);
+                let reason = if is_welcome { Goodbye::Replaced } else { Goodbye::Stopping };
+                let (header, body) = Message::Goodbye(reason).encode();
+                // The other end may have hung up already.
+                writer.send(Message::Goodbye(reason).kind(), &header, &body).and_then(|()| writer.flush()).ok();
+                return;
+            }
+            state.troubles.remove(&link.peer);
+            state.peers_with_aes.insert(link.peer, link.peer_has_aes);
+            let session = Session {
+                link: link.clone(),
+                since_ns: wall_ns(),
+                sender: sender.clone(),
+                hellos: BTreeMap::new(),
+                shared: BTreeSet::new(),
+            };
+            state.sessions.insert(link.peer, session)
+        };
+        if let Some(old) = replaced {
+            self.leave_folders(&link.peer, &old);
+            old.sender.send(Outgoing::Close(Goodbye::Replaced));
+        }
+        tracing::info!(device = %link.peer, address = %link.remote_addr, "connected");
+        let spawned = self.spawn_session(link.clone(), number, sender, queue, reader, writer);
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no thread for a session");
+            self.end_session(&link.peer, number);
+        }
+        self.say_changed();
+    }
+
+    fn spawn_session(
+        self: &Arc<Self>,
+        link: Link,
+        number: u64,
+        sender: PeerSender,
+        queue: peer::PeerQueue,
+        reader: FrameReader,
+        writer: crate::net::connection::FrameWriter,
+    ) -> std::io::Result<()> {
+        let cutter = sender.clone();
+        thread::Builder::new().name("peer-write".into()).spawn(move || {
+            if let Err(error) = peer::write(writer, &queue) {
+                tracing::debug!(error = chain(&error), "a session stopped sending");
+            }
+            cutter.cut();
+        })?;
+        let hub = Arc::clone(self);
+        thread::Builder::new().name("peer-read".into()).spawn(move || {
+            hub.greet(&link.peer, &sender);
+            let ended = hub.read(&link.peer, number, &sender, reader);
+            match &ended {
+                Ok(reason) => tracing::info!(device = %link.peer, ?reason, "the device said goodbye"),
+                Err(error) => tracing::info!(device = %link.peer, error = chain(error), "disconnected"),
+            }
+            sender.cut();
+            hub.end_session(&link.peer, number);
+        })?;
+        Ok(())
+    }
+
+    fn end_session(&self, device: &DeviceId, number: u64) {
+        let session = {
+            let mut state = self.lock();
+            match state.sessions.get(device) {
+                Some(session) if session.sender.session == number => state.sessions.remove(device),
+                _ => None,
+            }
+        };
+        if let Some(session) = session {
+            self.leave_folders(device, &session);
+            self.say_changed();
+        }
+    }
+
+    fn leave_folders(&self, device: &DeviceId, session: &Session) {
+        let state = self.lock();
+        for id in &session.shared {
+            if let Some(Slot::Running(handle)) = state.folders.get(id) {
+                handle.commands.send(Command::PeerDown(*device, session.sender.session)).ok();
+            }
+        }
+    }
+
+    /// Says hello: who we are, and which folders we share.
+    fn greet(&self, device: &DeviceId, sender: &PeerSender) {
+        let (name, ids) = {
+            let state = self.lock();
+            let shared = state.config.folders.iter().filter(|f| f.members.right_of(device).is_some() && !f.paused);
+            (state.config.name.clone(), shared.map(|f| f.id).collect::<Vec<_>>())
+        };
+        let folders = ids.into_iter().filter_map(|id| self.hello_for(id, device)).collect();
+        sender.send(Outgoing::Message(Message::Hello(Hello { name, folders })));
+    }
+
+    fn hello_for(&self, id: FolderId, device: &DeviceId) -> Option<FolderHello> {
+        let (name, members, answer) = {
+            let state = self.lock();
+            let folder = state.config.folder(&id)?;
+            let Some(Slot::Running(handle)) = state.folders.get(&id) else {
+                return None;
+            };
+            let (reply, answer) = crossbeam_channel::bounded(1);
+            handle.commands.send(Command::HelloFor(*device, reply)).ok()?;
+            (folder.name.clone(), folder.members.clone(), answer)
+        };
+        let index = answer.recv_timeout(Duration::from_secs(60)).ok()?;
+        Some(FolderHello {
+            folder: id,
+            name,
+            holds: true,
+            incarnation: index.incarnation,
+            last: index.last,
+            received: index.received,
+            members,
+        })
+    }
+
+    fn read(
+        self: &Arc<Self>,
+        device: &DeviceId,
+        number: u64,
+        sender: &PeerSender,
+        mut reader: FrameReader,
+    ) -> Result<Goodbye, SessionError> {
+        loop {
+            let frame = reader.read()?;
+            let message = Message::decode(frame.kind, &frame.header, &frame.body).map_err(SessionError::Decode)?;
+            let Some(message) = message else {
+                continue;
+            };
+            match message {
+                Message::Ping => sender.send(Outgoing::Message(Message::Pong)),
+                Message::Pong => {}
+                Message::Goodbye(reason) => return Ok(reason),
+                Message::Hello(hello) => {
+                    for folder in hello.folders {
+                        self.hear_of_folder(device, number, folder);
+                    }
+                }
+                Message::Folder(folder) => self.hear_of_folder(device, number, folder),
+                Message::Unshare(folder) => self.hear_unshared(device, number, folder),
+                Message::Chunk(header) => {
+                    if let Some(folder) = self.folder_of_request(header.request) {
+                        // The hash is computed here, on the session's own thread.
+                        let chunk = VerifiedChunk::hash(frame.body);
+                        folder.send(FromPeer::Chunk(*device, number, header, chunk)).ok();
+                    }
+                    continue;
+                }
+                message => {
+                    if let Some(folder) = self.folder_of(&message) {
+                        folder.send(FromPeer::Message(*device, number, message)).ok();
+                    }
+                }
+            }
+            reader.recycle(frame);
+        }
+    }
+
+    fn folder_of(&self, message: &Message) -> Option<crossbeam_channel::Sender<FromPeer>> {
+        let id = match message {
+            Message::Records(records) => records.folder,
+            Message::Ack(ack) => ack.folder,
+            Message::WantRecipe(want) | Message::WantPages { want, .. } => want.folder,
+            Message::Want(want) => want.folder,
+            Message::Recipe { request, .. } | Message::Page { request, .. } | Message::Missing { request, .. } => {
+                return self.folder_of_request(*request);
+            }
+            _ => return None,
+        };
+        match self.lock().folders.get(&id) {
+            Some(Slot::Running(handle)) => Some(handle.from_peers.clone()),
+            _ => None,
+        }
+    }
+
+    /// Requests are numbered so that their answers find the folder that asked.
+    fn folder_of_request(&self, request: u64) -> Option<crossbeam_channel::Sender<FromPeer>> {
+        let state = self.lock();
+        let asked = |(id, _): &(&FolderId, &Slot)| crate::engine::folder::is_request_of(id, request);
+        match state.folders.iter().find(asked) {
+            Some((_, Slot::Running(handle))) => Some(handle.from_peers.clone()),
+            _ => None,
+        }
+    }
+
+    // ---------------------------------------------------------------------------------- sharing
+
+    fn hear_of_folder(self: &Arc<Self>, device: &DeviceId, number: u64, hello: FolderHello) {
+        let (id, members) = (hello.folder, hello.members.clone());
+        let known = {
+            let mut state = self.lock();
+            let known = state.config.folder(&id).map(|folder| folder.members.clone());
+            match state.sessions.get_mut(device) {
+                Some(session) if session.sender.session == number => {
+                    session.hellos.insert(id, hello.clone());
+                }
+                _ => return,
+            }
+            known
+        };
+        match known {
+            Some(known) => {
+                // Only an owner's word about members counts.
+                let is_owner = known.right_of(device) == Some(Right::Owner);
+                let mut merged = known;
+                if is_owner && merged.merge(&members) {
+                    self.edit(|edit| edit.merge_members(&id, &members).map(|_| ()));
+                }
+            }
+            None => self.complete_accept(device, &hello),
+        }
+        self.share(id);
+    }
+
+    /// A folder that a person has accepted before: now its offer is here.
+    fn complete_accept(self: &Arc<Self>, device: &DeviceId, hello: &FolderHello) {
+        let waits = {
+            let state = self.lock();
+            state.config.accepts.iter().any(|accept| accept.from == *device && accept.name == hello.name)
+        };
+        let may = hello.members.right_of(&self.identity.device_id()).is_some();
+        if waits && may {
+            self.edit(|edit| edit.complete_accept(&hello.name, device, &hello.folder, &hello.members).map(|_| ()));
+        }
+    }
+
+    /// Changes the configuration file, and puts it in force.
+    fn edit(self: &Arc<Self>, change: impl FnOnce(&mut Edit) -> Result<(), config::error::EditError>) {
+        let edited = Edit::open(&self.paths).map_err(|error| chain(&error)).and_then(|mut edit| {
+            change(&mut edit).map_err(|error| chain(&error))?;
+            edit.save().map_err(|error| chain(&error))
+        });
+        match edited {
+            Ok(config) => self.apply(config),
+            Err(error) => tracing::error!(error, "the configuration could not be changed"),
+        }
+    }
+
+    fn hear_unshared(&self, device: &DeviceId, number: u64, id: FolderId) {
+        let mut state = self.lock();
+        let Some(session) = state.sessions.get_mut(device).filter(|session| session.sender.session == number) else {
+            return;
+        };
+        session.hellos.remove(&id);
+        if session.shared.remove(&id)
+            && let Some(Slot::Running(handle)) = state.folders.get(&id)
+        {
+            handle.commands.send(Command::PeerDown(*device, number)).ok();
+        }
+    }
+
+    fn share_all(self: &Arc<Self>) {
+        let ids: Vec<_> = self.lock().folders.keys().copied().collect();
+        for id in ids {
+            self.share(id);
+        }
+    }
+
+    /// Brings sessions and a folder's member list together: members that are connected are told of the
+    /// folder, and where both sides hold it, it syncs. Others are told that it is not shared any more.
+    fn share(self: &Arc<Self>, id: FolderId) {
+        let devices: Vec<_> = self.lock().sessions.keys().copied().collect();
+        for device in devices {
+            let (right, is_shared, theirs, sender) = {
+                let state = self.lock();
+                let right = state.config.folder(&id).filter(|f| !f.paused).and_then(|f| f.members.right_of(&device));
+                let Some(session) = state.sessions.get(&device) else {
+                    continue;
+                };
+                let is_shared = session.shared.contains(&id);
+                (right, is_shared, session.hellos.get(&id).cloned(), session.sender.clone())
+            };
+            match right {
+                Some(right) => {
+                    let said = match &theirs {
+                        Some(theirs) if is_shared => Some(theirs.clone()),
+                        _ => self.hello_for(id, &device).map(|ours| {
+                            sender.send(Outgoing::Message(Message::Folder(ours)));
+                            theirs.unwrap_or_else(|| unheard(id))
+                        }),
+                    };
+                    if let Some(theirs) = said.filter(|hello| hello.holds && !is_shared) {
+                        self.join(&device, sender.session, id, right, theirs);
+                    }
+                }
+                None if is_shared => self.part(&device, sender.session, id),
+                None => {}
+            }
+        }
+    }
+
+    fn join(&self, device: &DeviceId, number: u64, id: FolderId, right: Right, hello: FolderHello) {
+        let mut state = self.lock();
+        let Some(session) = state.sessions.get_mut(device).filter(|session| session.sender.session == number) else {
+            return;
+        };
+        let sender = session.sender.clone();
+        session.shared.insert(id);
+        if let Some(Slot::Running(handle)) = state.folders.get(&id) {
+            handle.commands.send(Command::PeerUp(*device, right, hello, sender)).ok();
+        }
+    }
+
+    fn part(&self, device: &DeviceId, number: u64, id: FolderId) {
+        let mut state = self.lock();
+        let Some(session) = state.sessions.get_mut(device).filter(|session| session.sender.session == number) else {
+            return;
+        };
+        session.shared.remove(&id);
+        session.sender.send(Outgoing::Message(Message::Unshare(id)));
+        if let Some(Slot::Running(handle)) = state.folders.get(&id) {
+            handle.commands.send(Command::PeerDown(*device, number)).ok();
+        }
+    }
+
+    fn unshare_with_all(&self, id: FolderId) {
+        let mut state = self.lock();
+        for session in state.sessions.values_mut() {
+            if session.shared.remove(&id) {
+                session.sender.send(Outgoing::Message(Message::Unshare(id)));
+            }
+        }
+    }
+
+    /// Returns the folders that peers offer and this device does not hold.
+    pub fn offers(&self) -> Vec<Offered> {
+        let own = self.identity.device_id();
+        let state = self.lock();
+        let mut offers = Vec::new();
+        for (from, session) in &state.sessions {
+            for (id, hello) in &session.hellos {
+                if let (None, Some(right)) = (state.config.folder(id), hello.members.right_of(&own)) {
+                    offers.push(Offered { name: hello.name.clone(), id: *id, from: *from, right });
+                }
+            }
+        }
+        offers
+    }
+
+    // ---------------------------------------------------------------------------------- dialing
+
+    /// Returns the devices that should be dialed now, and where.
+    pub fn to_dial(&self) -> BTreeMap<DeviceId, Vec<SocketAddr>> {
+        let state = self.lock();
+        let wanted =
+            state.config.devices.iter().filter(|d| !d.addresses.is_empty() && !state.sessions.contains_key(&d.id));
+        wanted.map(|device| (device.id, device.addresses.clone())).collect()
+    }
+
+    /// Returns whether the peer is known to have AES instructions.
+    pub fn peer_has_aes(&self, device: &DeviceId) -> Option<bool> {
+        self.lock().peers_with_aes.get(device).copied()
+    }
+
+    /// Notes why a device is not connected.
+    pub fn note_trouble(&self, device: DeviceId, trouble: Trouble) {
+        let mut state = self.lock();
+        if !state.sessions.contains_key(&device) {
+            state.troubles.insert(device, trouble);
+        }
+    }
+
+    // ----------------------------------------------------------------------------------- ending
+
+    /// Ends all sessions and folders, in this order.
+    pub fn stop(&self) {
+        let (sessions, folders) = {
+            let mut state = self.lock();
+            state.is_stopping = true;
+            (std::mem::take(&mut state.sessions), std::mem::take(&mut state.folders))
+        };
+        for session in sessions.values() {
+            session.sender.send(Outgoing::Close(Goodbye::Stopping));
+        }
+        for slot in folders.into_values() {
+            if let Slot::Running(handle) = slot {
+                handle.stop();
+            }
+        }
+        for session in sessions.values() {
+            session.sender.cut();
+        }
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(pool) = pool.and_then(Arc::into_inner) {
+            pool.finish();
+        }
+    }
+}
+
+/// Why a session ended without a goodbye.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error("the connection failed")]
+    Connection(#[from] ConnectionError),
+    #[error("the device broke the protocol")]
+    Decode(#[source] crate::wire::message::DecodeError),
+}
+
+/// Stands for a hello that has not come: the peer has not accepted the folder yet.
+fn unheard(id: FolderId) -> FolderHello {
+    FolderHello {
+        folder: id,
+        name: String::new(),
+        holds: false,
+        incarnation: crate::model::id::Incarnation(0),
+        last: crate::model::id::Sequence(0),
+        received: None,
+        members: crate::model::rights::Members::default(),
+    }
+}
+
+fn policy_of(config: &Config) -> Policy {
+    let allowed: Vec<(IpAddr, u8)> = config.network.allow.iter().map(|net| (net.first(), net.prefix_bits())).collect();
+    Policy { lan_only: config.network.mode == NetworkMode::Lan, allowed }
+}
+
+fn disk_size(path: &std::path::Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(u64::MAX, |fs| fs.f_blocks.saturating_mul(fs.f_frsize))
+}
+
+/// Writes an error with all its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
