@@ -596,18 +596,15 @@ impl<I: Index> Folder<I> {
             if remote.record.body != body {
                 continue;
             }
-            // Only where taking it would have led to just this: another body under the same version
-            // may be on its way elsewhere.
-            let record = match reconcile(local.as_ref().map(|l| &l.record), &remote.record) {
-                Ok(Verdict::Take) => remote.record,
-                Ok(Verdict::Yield { version }) => Record { version, ..remote.record },
-                Ok(Verdict::Agree { version, body: agreed, by }) if agreed == body => {
-                    Record { version, by, ..remote.record }
-                }
+            // Only where taking it would have led to just this: else it is a person's change, which
+            // must be counted.
+            let (version, by, counts) = match reconcile(local.as_ref().map(|l| &l.record), &remote.record) {
+                Ok(Verdict::Take) => (remote.record.version, remote.record.by, false),
+                Ok(Verdict::Agree { version, by }) => (version, by, false),
+                Ok(Verdict::Yield { version }) => (version, remote.record.by, true),
                 _ => continue,
             };
-            let sequence = self.index.next_sequence()?;
-            self.hold(now, record, sequence, stat, recipe)?;
+            self.hold_target(now, Record { version, by, ..remote.record }, counts, stat, recipe)?;
             return self.wake(&path);
         }
         let version = local.map(|l| l.record.version).unwrap_or_default();

@@ -277,7 +277,7 @@ impl<I: Index> Folder<I> {
             let mut records = Vec::with_capacity(changes.len());
             for (local, recipe) in changes {
                 // Who passes on another's change need not send contents along: its author does.
-                attach &= local.record.version.counter(self.author) == local.sequence.0;
+                attach &= local.record.by == self.tag && local.record.version.counter(self.author) == local.sequence.0;
                 records.push(SentRecord { record: local.record, recipe, content: None });
             }
             let records = Records { folder: self.params.folder, after, through, more: through < last, records };

@@ -32,8 +32,10 @@ const SOURCES_MAX: usize = 8;
 /// A path on its way to what a peer has there.
 #[derive(Debug)]
 pub(super) struct Task {
-    /// What is to be held afterwards. Its version is empty where it is a change of our own.
+    /// What is to be held afterwards.
     target: Record,
+    /// Whether that is a change of our own, which is counted once it is made.
+    counts: bool,
     /// The peers' version that this answers; empty where it is a change of our own.
     answers: VersionVector,
     /// Our version when this was decided.
@@ -291,6 +293,7 @@ impl<I: Index> Folder<I> {
                 return Ok(Decision::Settled);
             }
         };
+        let counts = matches!(verdict, Verdict::Yield { .. });
         let (version, body, by, copy) = match verdict {
             Verdict::Stay => {
                 if let Some(local) = &local {
@@ -299,17 +302,21 @@ impl<I: Index> Folder<I> {
                 return Ok(Decision::Settled);
             }
             Verdict::Take => (best.record.version.clone(), best.record.body.clone(), best.record.by, None),
-            Verdict::Agree { version, body, by } => (version, body, by, None),
+            Verdict::Agree { version, by } => (version, best.record.body.clone(), by, None),
             Verdict::Yield { version } => {
                 let copy = match &local {
-                    Some(local) if local.record.body.is_live() => self.copy_path(local)?,
+                    Some(local)
+                        if local.record.body.is_live() && !local.record.body.is_same_content(&best.record.body) =>
+                    {
+                        self.copy_path(local)?
+                    }
                     _ => None,
                 };
                 (version, best.record.body.clone(), best.record.by, copy)
             }
         };
         let target = Record { path: path.clone(), version, by, body };
-        self.begin(now, target, best.record.version, local, copy, best.recipe, providers, may_remove)
+        self.begin(now, target, counts, best.record.version, local, copy, best.recipe, providers, may_remove)
     }
 
     /// Returns whether the path is free for a new decision: a task for something older is dropped, one
@@ -443,6 +450,7 @@ impl<I: Index> Folder<I> {
         &mut self,
         now: Now,
         target: Record,
+        counts: bool,
         answers: VersionVector,
         local: Option<Local>,
         copy: Option<RelPath>,
@@ -464,8 +472,7 @@ impl<I: Index> Folder<I> {
         // Where the disk need not be touched, the record alone changes.
         let is_same_here = here == Some(&target.body) || (here.is_none() && !target.body.is_live());
         if is_same_here {
-            let sequence = self.index.next_sequence()?;
-            self.hold(now, target, sequence, stat, None)?;
+            self.hold_target(now, target, counts, stat, None)?;
             return Ok(Decision::Settled);
         }
         let same_content = here.is_some_and(|body| body.is_same_content(&target.body));
@@ -504,7 +511,7 @@ impl<I: Index> Folder<I> {
         }
         let base = version_of(local.as_ref());
         let step = Step::Root { asked: false };
-        let mut task = Task { target, answers, base, expect, copy, providers, recipe, stage, step };
+        let mut task = Task { target, counts, answers, base, expect, copy, providers, recipe, stage, step };
         if let Some(action) = action {
             task.step = Step::Ready(action);
         } else if task.recipe.is_some() {
@@ -593,12 +600,13 @@ impl<I: Index> Folder<I> {
         }
         let record = Record {
             path: parent.clone(),
-            version: VersionVector::default(),
+            version: version_of(local.as_ref()),
             by: self.tag,
             body: Body::Dir { mode: 0o755 },
         };
         let task = Task {
             target: record,
+            counts: true,
             answers: VersionVector::default(),
             base: version_of(local.as_ref()),
             expect: Expect::Absent,
@@ -727,6 +735,7 @@ impl<I: Index> Folder<I> {
             answers: best.record.version.clone(),
             base: version_of(local.as_ref()),
             target: best.record,
+            counts: false,
             expect: Expect::Absent,
             copy: None,
             providers: BTreeSet::new(),
@@ -1037,11 +1046,31 @@ impl<I: Index> Folder<I> {
 
     /// The disk holds the target durably: the index learns of it.
     fn finish(&mut self, now: Now, task: Task, stat: Option<Stat>) -> Result<(), I::Error> {
-        let mut record = task.target;
+        let record = task.target;
+        // What the file system made of mode and time is what is held; where it keeps less than was
+        // asked for, that must not look like an edit.
+        let path = record.path.clone();
+        self.note(Note::Took(path.clone(), record.body.clone(), record.by));
+        let recipe = task.recipe.filter(|_| record.body.file().is_some());
+        self.hold_target(now, record, task.counts, stat, recipe.as_ref())?;
+        if !self.index.remotes(&path)?.is_empty() {
+            self.ready.insert(path);
+        }
+        Ok(())
+    }
+
+    /// Writes a record that peers led to, and counts it where it is a change of our own.
+    pub(super) fn hold_target(
+        &mut self,
+        now: Now,
+        mut record: Record,
+        counts: bool,
+        stat: Option<Stat>,
+        recipe: Option<&Recipe>,
+    ) -> Result<(), I::Error> {
         let sequence = self.index.next_sequence()?;
-        if record.version.is_empty() {
-            let before = self.index.local(&record.path)?.map(|l| l.record.version).unwrap_or_default();
-            match before.after_change(self.author, sequence.0) {
+        if counts {
+            match record.version.after_change(self.author, sequence.0) {
                 Ok(version) => record.version = version,
                 Err(error) => {
                     self.report(Some(&record.path), ProblemKind::Refused, error.to_string());
@@ -1049,15 +1078,6 @@ impl<I: Index> Folder<I> {
                 }
             }
         }
-        // What the file system made of mode and time is what is held; where it keeps less than was
-        // asked for, that must not look like an edit.
-        let path = record.path.clone();
-        self.note(Note::Took(path.clone(), record.body.clone(), record.by));
-        let recipe = task.recipe.filter(|_| record.body.file().is_some());
-        self.hold(now, record, sequence, stat, recipe.as_ref())?;
-        if !self.index.remotes(&path)?.is_empty() {
-            self.ready.insert(path);
-        }
-        Ok(())
+        self.hold(now, record, sequence, stat, recipe)
     }
 }
