@@ -164,7 +164,13 @@ impl<I: Index> Folder<I> {
     pub(super) fn handle_scan_item(&mut self, now: Now, job: JobId, item: ScanItem) -> Result<(), I::Error> {
         match item {
             ScanItem::Listing { dir, entries } => self.handle_listing(now, job, dir, entries),
-            ScanItem::Path { path, found: Some(found) } => self.handle_found(now, job, path, found),
+            ScanItem::Path { path, found: Some(found) } => {
+                if self.has_dir_above(now, &path, &found)? {
+                    self.handle_found(now, job, path, found)
+                } else {
+                    Ok(())
+                }
+            }
             ScanItem::Path { path, found: None } => {
                 if self.may_believe(job, &path) {
                     self.scans.gone.entry(job).or_default().insert(path);
@@ -178,6 +184,19 @@ impl<I: Index> Folder<I> {
         }
     }
 
+    /// Nothing is recorded below what is no directory here: then one of the two was seen too early, and
+    /// both are looked at once more.
+    fn has_dir_above(&mut self, now: Now, path: &RelPath, found: &Found) -> Result<bool, I::Error> {
+        match path.parent() {
+            Some(parent) if *found != Found::Ignored && !self.is_dir_here(&parent)? => {
+                self.debounce.handle_event(now.at, parent, Depth::Entry);
+                self.debounce.handle_event(now.at, path.clone(), Depth::Tree);
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    }
+
     /// Compares a directory with what the index has of it; both are in the order of names.
     fn handle_listing(
         &mut self,
@@ -186,6 +205,13 @@ impl<I: Index> Folder<I> {
         dir: Option<RelPath>,
         entries: Vec<(Box<[u8]>, Found)>,
     ) -> Result<(), I::Error> {
+        if let Some(dir) = &dir
+            && !self.is_dir_here(dir)?
+        {
+            // It was seen before or after what is recorded of it: what is in it has to wait.
+            self.debounce.handle_event(now.at, dir.clone(), Depth::Tree);
+            return Ok(());
+        }
         let known = self.index.children(dir.as_ref())?;
         let names: BTreeSet<&[u8]> = entries.iter().map(|(name, _)| &**name).collect();
         for local in known {
@@ -297,6 +323,8 @@ impl<I: Index> Folder<I> {
             Some(mut local) if local.ignored && !local.record.version.is_empty() => {
                 self.change_tree(&local.record.path, &local.record.body, true)?;
                 local.ignored = false;
+                // Peers were told of what happened meanwhile; this they have not been told.
+                local.sequence = self.index.next_sequence()?;
                 self.index.set_local(&local, None)?;
                 self.is_changed = true;
                 Ok(Some(local))
@@ -391,6 +419,9 @@ impl<I: Index> Folder<I> {
                 self.scans.hash_failures.remove(&path);
                 self.clear_problems(&path);
                 self.seen_here(&path);
+                if !self.has_dir_above(now, &path, &Found::Entry(stat))? {
+                    return Ok(());
+                }
                 let body = Body::File(FileBody {
                     mode: stat.mode,
                     mtime_ns: stat.mtime_ns,
@@ -407,13 +438,13 @@ impl<I: Index> Folder<I> {
                     self.report(Some(&path), ProblemKind::Busy, "");
                 }
                 let due = now.at + BUSY_PAUSE * attempt.min(20);
-                self.retries.insert(path, Retry { due, attempt, look: true });
+                self.retries.insert(path, Retry { due: Some(due), attempt, look: true });
                 Ok(())
             }
             HashOutcome::Failed(detail) => {
                 self.report(Some(&path), ProblemKind::Unreadable, detail);
                 let due = now.at + Duration::from_secs(30);
-                self.retries.insert(path, Retry { due, attempt: 1, look: true });
+                self.retries.insert(path, Retry { due: Some(due), attempt: 1, look: true });
                 Ok(())
             }
         }
@@ -460,9 +491,13 @@ impl<I: Index> Folder<I> {
         for (path, depth) in self.debounce.poll_settled(now.at) {
             self.look_again(&path, depth);
         }
-        let due: Vec<_> = self.retries.iter().filter(|(_, r)| r.due <= now.at).map(|(p, _)| p.clone()).collect();
-        for path in due {
-            if self.retries.remove(&path).is_some_and(|retry| retry.look) {
+        let is_due = |retry: &Retry| retry.due.is_some_and(|due| due <= now.at);
+        let due: Vec<_> = self.retries.iter().filter(|(_, r)| is_due(r)).map(|(p, r)| (p.clone(), r.look)).collect();
+        for (path, look) in due {
+            if let Some(retry) = self.retries.get_mut(&path) {
+                retry.due = None;
+            }
+            if look {
                 self.look_again(&path, Depth::Entry);
             }
             self.ready.insert(path);
@@ -608,11 +643,6 @@ impl<I: Index> Folder<I> {
             return self.wake(&path);
         }
         let version = local.map(|l| l.record.version).unwrap_or_default();
-        if let (true, Some(parent)) = (body.is_live(), path.parent())
-            && !self.is_dir_here(&parent)?
-        {
-            self.look_again(&parent, Depth::Entry);
-        }
         let sequence = self.index.next_sequence()?;
         match version.after_change(self.author, sequence.0) {
             Ok(version) => {

@@ -320,7 +320,7 @@ impl<I: Index> Folder<I> {
 
     /// Returns when [`Folder::flush`] has to be called even if nothing happens.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let retry = self.retries.values().map(|retry| retry.due).min();
+        let retry = self.retries.values().filter_map(|retry| retry.due).min();
         let scan = self.scans.poll_timeout(self.params.rescan_interval);
         [self.debounce.poll_timeout(), retry, scan].into_iter().flatten().min()
     }

@@ -69,6 +69,7 @@ impl<I: Index> Folder<I> {
             received_bytes: 0,
         };
         self.peers.insert(peer, state);
+        self.retries.retain(|_, retry| retry.look);
         self.sweep.begin_again();
         Ok(())
     }
@@ -167,6 +168,9 @@ impl<I: Index> Folder<I> {
         if !is_news {
             return Ok(());
         }
+        if self.retries.get(&path).is_some_and(|retry| !retry.look) {
+            self.retries.remove(&path);
+        }
         if let Some(bytes) = content
             && self.content_bytes + bytes.len() <= CONTENT_BYTES_MAX
         {
@@ -202,7 +206,12 @@ impl<I: Index> Folder<I> {
 
     /// A peer remembers changes of ours that we do not: this index was lost, copied or brought back
     /// from a backup. From now on we count as somebody new, so that no count is used twice.
-    fn begin_incarnation(&mut self) -> Result<(), I::Error> {
+    ///
+    /// Whoever knows by other signs that an index is not the latest calls this before anything else.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn begin_incarnation(&mut self) -> Result<(), I::Error> {
         let incarnation = Incarnation(self.random_u64());
         self.index.begin_incarnation(incarnation)?;
         self.is_changed = true;

@@ -26,6 +26,11 @@ use crate::model::version::{Causality, VersionVector};
 const COMMIT_ITEMS_MAX: usize = 1000;
 /// Chunks that the recipes of all tasks may have together before no large file is begun.
 const TASK_CHUNKS_MAX: usize = 1 << 17;
+/// Longest pause before the disk is tried again with a path.
+const LOCAL_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Longest pause before peers are asked again for a content that they did not have; news of the path
+/// and new peers end it.
+const PEER_PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// Files to copy from that are considered for one file.
 const SOURCES_MAX: usize = 8;
 
@@ -89,7 +94,8 @@ pub(super) struct Stage {
 /// When a path is tried again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retry {
-    pub(super) due: Duration,
+    /// `None` once it was begun again; the attempts are remembered until it succeeds.
+    pub(super) due: Option<Duration>,
     pub(super) attempt: u32,
     /// Whether the disk is to be looked at, not only the peers.
     pub(super) look: bool,
@@ -273,10 +279,11 @@ impl<I: Index> Folder<I> {
     }
 
     fn decide(&mut self, now: Now, path: &RelPath, may_remove: bool) -> Result<Decision, I::Error> {
-        if self.retries.contains_key(path) || self.scans.awaits_look(path) {
+        if self.retries.get(path).is_some_and(|retry| retry.due.is_some()) || self.scans.awaits_look(path) {
             return Ok(Decision::Settled);
         }
         let Some((best, providers)) = self.best_remote(path)? else {
+            self.retries.remove(path);
             return Ok(Decision::Settled);
         };
         let local = self.index.local(path)?;
@@ -817,8 +824,9 @@ impl<I: Index> Folder<I> {
 
     pub(super) fn put_off(&mut self, now: Now, path: &RelPath, look: bool) {
         let attempt = self.retries.get(path).map_or(1, |retry| retry.attempt + 1);
-        let due = now.at + Duration::from_secs(2) * attempt.min(15);
-        self.retries.insert(path.clone(), Retry { due, attempt, look });
+        let longest = if look { LOCAL_PAUSE_MAX } else { PEER_PAUSE_MAX };
+        let pause = Duration::from_secs(1 << attempt.min(16)).min(longest);
+        self.retries.insert(path.clone(), Retry { due: Some(now.at + pause), attempt, look });
     }
 
     /// Puts all that is complete into one commit, if none is under way.
@@ -963,9 +971,18 @@ impl<I: Index> Folder<I> {
                 if let Some((from, removal)) = moved_from {
                     let recipe = self.index.recipe(&from)?;
                     self.finish(now, Task { recipe: recipe.clone(), ..removal }, None)?;
-                    return self.finish(now, Task { recipe, ..task }, stat);
+                    self.finish(now, Task { recipe, ..task }, stat)?;
+                } else {
+                    self.finish(now, task, stat)?;
                 }
-                self.finish(now, task, stat)
+                if let (Some(parent), true) = (path.parent(), stat.is_some())
+                    && !self.is_dir_here(&parent)?
+                {
+                    // It went away, with this in it, before we heard of our own success.
+                    self.look_again(&parent, Depth::Entry);
+                    self.look_again(&path, Depth::Entry);
+                }
+                Ok(())
             }
             CommitOutcome::Mismatch => {
                 // A person was here first. The scan will find it, and then there is a new decision.
@@ -984,7 +1001,8 @@ impl<I: Index> Folder<I> {
                     return self.assert_dir(now, &path);
                 }
                 self.look_again(&path, Depth::Tree);
-                self.retries.insert(path, Retry { due: now.at + Duration::from_millis(200), attempt: 1, look: true });
+                self.retries
+                    .insert(path, Retry { due: Some(now.at + Duration::from_millis(200)), attempt: 1, look: true });
                 Ok(())
             }
             CommitOutcome::NoParent => {
