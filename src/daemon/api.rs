@@ -31,6 +31,9 @@ use crate::model::record::Body;
 /// Longest time that a scan which was asked for is waited for.
 const SCAN_WAIT_MAX: Duration = Duration::from_secs(3600);
 
+/// Longest time that a folder which is being started is waited for.
+const START_WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// The daemon, as the control API sees it.
 pub struct Daemon {
     /// What it knows.
@@ -70,6 +73,19 @@ impl Daemon {
     fn all(&self) -> Vec<(FolderId, Asked)> {
         let state = self.hub.lock();
         state.config.folders.iter().map(|folder| (folder.id, asked(&state, folder))).collect()
+    }
+
+    /// Waits until all folders have been started: a daemon answers before that, as opening a large
+    /// index takes a while, but who asks something of a folder should not have to know.
+    fn wait_started(&self) {
+        let begun = Instant::now();
+        let is_starting = || {
+            let state = self.hub.lock();
+            state.config.folders.iter().any(|folder| !state.folders.contains_key(&folder.id))
+        };
+        while begun.elapsed() < START_WAIT_MAX && is_starting() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn named(&self, name: Option<&str>) -> Result<Vec<(FolderId, Asked)>, ApiError> {
@@ -149,7 +165,8 @@ impl Daemon {
             }
             Some(Slot::Paused) => folder_state = FolderState::Paused,
             Some(Slot::Failed(why)) => stopped_because = Some(why.clone()),
-            None => stopped_because = Some("it is being started".to_owned()),
+            // It is being started: its index is opened, and then it is scanned.
+            None => folder_state = FolderState::Scanning,
         }
         let peers = report.as_ref().map(|r| r.status.peers.clone()).unwrap_or_default();
         let folder = state.config.folder(id);
@@ -364,6 +381,7 @@ impl Api for Daemon {
     }
 
     fn scan(&self, folder: &str) -> Result<(), ApiError> {
+        self.wait_started();
         let begun = Instant::now();
         for (_, asked) in self.named(Some(folder))? {
             if let Some(commands) = &asked.commands {
@@ -384,6 +402,7 @@ impl Api for Daemon {
     }
 
     fn keep(&self, keep: KeepConflict) -> Result<(), ApiError> {
+        self.wait_started();
         let (asked, path) = self.locate(keep.path.as_path())?;
         let Some(path) = path else {
             return Err(ApiError::new(ApiErrorKind::Invalid, "name a file, not the folder"));
@@ -393,6 +412,7 @@ impl Api for Daemon {
     }
 
     fn history(&self, path: &RawPath) -> Result<Vec<HistoryEntry>, ApiError> {
+        self.wait_started();
         let (asked, inside) = self.locate(path.as_path())?;
         let (kept, local) = asked.ask(|reply| Command::Kept(inside.clone(), false, reply))?;
         let entry = |kept: Kept| HistoryEntry {
@@ -412,6 +432,7 @@ impl Api for Daemon {
     }
 
     fn restore(&self, restore: Restore) -> Result<Restored, ApiError> {
+        self.wait_started();
         let (asked, path) = self.locate(restore.path.as_path())?;
         let at_ns = match restore.at {
             Some(at) => Some(

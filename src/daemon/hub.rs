@@ -203,8 +203,26 @@ impl Hub {
             self.lock().folders.insert(folder.id, slot);
         }
         drop(applying);
+        self.complete_accepts();
         self.share_all();
         self.say_changed();
+    }
+
+    /// Completes what a person has accepted after its offer had come.
+    fn complete_accepts(self: &Arc<Self>) {
+        let offered: Vec<_> = {
+            let state = self.lock();
+            let accepts = state.config.accepts.iter();
+            let hello = |accept: &config::Accept| {
+                let session = state.sessions.get(&accept.from)?;
+                let hello = session.hellos.values().find(|hello| hello.name == accept.name)?;
+                state.config.folder(&hello.folder).is_none().then(|| (accept.from, hello.clone()))
+            };
+            accepts.filter_map(hello).collect()
+        };
+        for (device, hello) in offered {
+            self.complete_accept(&device, &hello);
+        }
     }
 
     fn apply_devices(&self, state: &mut State, config: &Config) {

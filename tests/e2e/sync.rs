@@ -178,7 +178,8 @@ fn times_modes_names_holes_and_kinds_arrive_as_they_are() {
     sparse.write_all_at(b"beginning", 0).unwrap();
     sparse.write_all_at(b"middle", 48 << 20).unwrap();
     drop(sparse);
-    fs::hard_link(a.at("mode/644"), a.at("mode/644 hard")).unwrap();
+    a.write("hard", "linked twice");
+    fs::hard_link(a.at("hard"), a.at("hard too")).unwrap();
 
     let tree = wait_settled(&[&a, &b]);
     assert_eq!(b.read(&format!("{deep}/file")).as_deref(), Some("at the bottom"));

@@ -272,8 +272,8 @@ fn an_index_of_a_newer_kinfold_is_left_alone() {
     bytes[60..64].copy_from_slice(&99_u32.to_be_bytes());
     fs::write(&index, &bytes).unwrap();
     b.serve();
+    wait_until("the folder is stopped", || b.folder(DATA).state.as_str() == "stopped");
     let folder = b.folder(DATA);
-    assert_eq!(folder.state.as_str(), "stopped");
     let why = folder.stopped_because.clone().unwrap_or_default();
     assert!(why.contains("newer"), "{folder:?}");
     assert_eq!(b.cli(&["inbox"]).code, 4);
