@@ -557,6 +557,7 @@ impl<I: Index> Folder<I> {
                 continue;
             }
             self.scans.to_hash.remove(&path);
+            self.scans.hash_failures.remove(&path);
             self.clear_problems(&path);
             self.record_gone(now, &path)?;
         }

@@ -222,7 +222,8 @@ pub struct Folder<I> {
     commit_order: Vec<RelPath>,
     requests: BTreeMap<u64, Request>,
     last_request: u64,
-    fetchable: VecDeque<RelPath>,
+    /// Paths whose tasks lack something that peers have; each at most once.
+    fetchable: fetch::Queue,
     peers: BTreeMap<DeviceId, peers::Peer>,
     /// Contents that came along with records.
     contents: BTreeMap<RelPath, Vec<u8>>,
@@ -259,7 +260,7 @@ impl<I: Index> Folder<I> {
             commit_order: Vec::new(),
             requests: BTreeMap::new(),
             last_request: u64::from(u32::from_le_bytes(first_request)),
-            fetchable: VecDeque::new(),
+            fetchable: fetch::Queue::default(),
             peers: BTreeMap::new(),
             contents: BTreeMap::new(),
             content_bytes: 0,
@@ -467,6 +468,7 @@ impl<I: Index> Folder<I> {
         let local = crate::engine::index::Local { record, sequence, stat, ignored: false, since_ns };
         self.index.set_local(&local, recipe)?;
         self.is_changed = true;
+        self.forget_content(&local.record.path);
         self.prune_remotes(&local.record)
     }
 

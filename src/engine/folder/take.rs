@@ -26,6 +26,8 @@ use crate::model::version::{Causality, VersionVector};
 const COMMIT_ITEMS_MAX: usize = 1000;
 /// Chunks that the recipes of all tasks may have together before no large file is begun.
 const TASK_CHUNKS_MAX: usize = 1 << 17;
+/// Conflict copies that one version of a path may have under numbered names.
+const COPIES_MAX: u32 = 1000;
 /// Longest pause before the disk is tried again with a path.
 const LOCAL_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// Longest pause before peers are asked again for a content that they did not have; news of the path
@@ -284,6 +286,7 @@ impl<I: Index> Folder<I> {
         }
         let Some((best, providers)) = self.best_remote(path)? else {
             self.retries.remove(path);
+            self.forget_content(path);
             return Ok(Decision::Settled);
         };
         let local = self.index.local(path)?;
@@ -440,7 +443,7 @@ impl<I: Index> Folder<I> {
                 }
             }
         }
-        for number in 1.. {
+        for number in 1..=COPIES_MAX {
             let path = conflict::copy_path(&local.record.path, mtime_ns, local.record.by, number);
             match self.index.local(&path)? {
                 Some(there) if there.record.body.is_same_content(&local.record.body) => return Ok(None),
@@ -643,8 +646,7 @@ impl<I: Index> Folder<I> {
         let (Some(recipe), Some(file)) = (&task.recipe, task.target.body.file().copied()) else {
             return Ok(());
         };
-        if let Some(bytes) = self.contents.remove(&task.target.path) {
-            self.content_bytes -= bytes.len();
+        if let Some(bytes) = self.forget_content(&task.target.path) {
             if let [chunk] = recipe.chunks()
                 && bytes.len() == chunk.len as usize
                 && ChunkId::of(&bytes) == chunk.id
