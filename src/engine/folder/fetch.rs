@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::engine::chunk::VerifiedChunk;
-use crate::engine::folder::take::Step;
+use crate::engine::folder::take::{PEER_PAUSE_MAX, Step};
 use crate::engine::folder::{Folder, Now, Output};
 use crate::engine::index::{Index, Local};
 use crate::model::id::{ContentId, DeviceId, PageId};
@@ -424,7 +424,7 @@ impl<I: Index> Folder<I> {
             task.providers.remove(&peer);
             if task.providers.is_empty() {
                 self.drop_task(path);
-                self.put_off(now, path, false);
+                self.put_off(now, path, false, PEER_PAUSE_MAX);
             }
         }
     }

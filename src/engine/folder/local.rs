@@ -37,6 +37,8 @@ pub(super) struct Scans {
     watch_limited: bool,
     /// Paths to look at.
     dirty: BTreeMap<RelPath, Depth>,
+    /// Paths that the partial scan under way was asked for.
+    looking: BTreeSet<RelPath>,
     /// Paths that the scans under way did not find where the index has something.
     gone: BTreeMap<JobId, BTreeSet<RelPath>>,
     /// Paths that are gone, each with the number of the last reading that must end first: one of
@@ -60,6 +62,7 @@ impl Scans {
             root_missing: None,
             watch_limited: false,
             dirty: BTreeMap::new(),
+            looking: BTreeSet::new(),
             gone: BTreeMap::new(),
             gone_for_good: BTreeMap::new(),
             to_hash: BTreeMap::new(),
@@ -107,6 +110,11 @@ impl Scans {
 
     pub(super) fn is_reading(&self, path: &RelPath) -> bool {
         self.to_hash.contains_key(path) || self.hashing.contains_key(path)
+    }
+
+    /// Whether what lies at a path is about to be seen anew.
+    pub(super) fn is_looking_at(&self, path: &RelPath) -> bool {
+        self.dirty.contains_key(path) || self.looking.contains(path)
     }
 
     pub(super) fn is_reading_below(&self, dir: &RelPath) -> bool {
@@ -450,6 +458,7 @@ impl<I: Index> Folder<I> {
         }
         if self.scans.partial == Some(job) {
             self.scans.partial = None;
+            self.scans.looking.clear();
         }
         if self.scans.full.is_none() && self.scans.partial.is_none() {
             self.scans.touched_by_us.clear();
@@ -517,6 +526,7 @@ impl<I: Index> Folder<I> {
         if !paths.is_empty() {
             let job = self.next_job();
             self.scans.partial = Some(job);
+            self.scans.looking = paths.keys().cloned().collect();
             self.outputs.push_back(Output::Scan(job, Scope::Paths(paths)));
         }
     }

@@ -457,6 +457,7 @@ impl<I: Index> Folder<I> {
     ) -> Result<(), I::Error> {
         let path = record.path.clone();
         let before = self.index.local(&path)?;
+        let was_dir = before.as_ref().is_some_and(|before| before.record.body.is_dir());
         let since_ns = match &before {
             Some(before) if before.record.body.is_same_content(&record.body) => before.since_ns,
             _ => now.wall_ns,
@@ -469,6 +470,10 @@ impl<I: Index> Folder<I> {
         self.index.set_local(&local, recipe)?;
         self.is_changed = true;
         self.forget_content(&local.record.path);
+        if local.record.body.is_dir() && !was_dir && self.index.has_live_below(&path)? {
+            // What was recorded in it before it was a directory here may be gone, and no listing told.
+            self.look_again(&path, Depth::Tree);
+        }
         self.prune_remotes(&local.record)
     }
 

@@ -32,7 +32,7 @@ const COPIES_MAX: u32 = 1000;
 const LOCAL_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// Longest pause before peers are asked again for a content that they did not have; news of the path
 /// and new peers end it.
-const PEER_PAUSE_MAX: Duration = Duration::from_secs(3600);
+pub(super) const PEER_PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// Files to copy from that are considered for one file.
 const SOURCES_MAX: usize = 8;
 
@@ -821,12 +821,11 @@ impl<I: Index> Folder<I> {
         self.report(Some(path), kind, detail);
         // What is staged already stays, for the next attempt.
         self.drop_task(path);
-        self.put_off(now, path, false);
+        self.put_off(now, path, false, LOCAL_PAUSE_MAX);
     }
 
-    pub(super) fn put_off(&mut self, now: Now, path: &RelPath, look: bool) {
+    pub(super) fn put_off(&mut self, now: Now, path: &RelPath, look: bool, longest: Duration) {
         let attempt = self.retries.get(path).map_or(1, |retry| retry.attempt + 1);
-        let longest = if look { LOCAL_PAUSE_MAX } else { PEER_PAUSE_MAX };
         let pause = Duration::from_secs(1 << attempt.min(16)).min(longest);
         self.retries.insert(path.clone(), Retry { due: Some(now.at + pause), attempt, look });
     }
@@ -841,7 +840,12 @@ impl<I: Index> Folder<I> {
         let mut taken = BTreeSet::new();
         let (mut items, mut removals) = (Vec::new(), Vec::new());
         for path in paths {
-            if items.len() + removals.len() >= COMMIT_ITEMS_MAX || self.scans.is_reading(&path) {
+            // What is about to be looked at is not changed before: else one mismatch follows another, and
+            // the look never counts.
+            if items.len() + removals.len() >= COMMIT_ITEMS_MAX
+                || self.scans.is_reading(&path)
+                || self.scans.is_looking_at(&path)
+            {
                 continue;
             }
             if !self.is_up_to_date(&path)? {
@@ -858,7 +862,7 @@ impl<I: Index> Folder<I> {
                 if !self.tasks.contains_key(&parent) {
                     // Its parent went away meanwhile: decide anew.
                     self.cancel(&path);
-                    self.put_off(now, &path, false);
+                    self.put_off(now, &path, false, LOCAL_PAUSE_MAX);
                 }
                 continue;
             }
@@ -1012,12 +1016,12 @@ impl<I: Index> Folder<I> {
                 if let Some(parent) = path.parent() {
                     self.look_again(&parent, Depth::Entry);
                 }
-                self.put_off(now, &path, true);
+                self.put_off(now, &path, true, LOCAL_PAUSE_MAX);
                 Ok(())
             }
             CommitOutcome::Failed(kind, detail) => {
                 self.report(Some(&path), kind, detail);
-                self.put_off(now, &path, true);
+                self.put_off(now, &path, true, LOCAL_PAUSE_MAX);
                 Ok(())
             }
         }
