@@ -217,11 +217,11 @@ impl<I: Index> Folder<I> {
     }
 
     fn ask_anew(&mut self, path: &RelPath, content: ContentId) {
-        if let Some(task) = self.tasks.get_mut(path).filter(|task| task.content() == content) {
-            if let Step::Root { asked } | Step::Pages { asked, .. } = &mut task.step {
-                *asked = false;
-                self.fetchable.push_back(path.clone());
-            }
+        if let Some(task) = self.tasks.get_mut(path).filter(|task| task.content() == content)
+            && let Step::Root { asked } | Step::Pages { asked, .. } = &mut task.step
+        {
+            *asked = false;
+            self.fetchable.push_back(path.clone());
         }
     }
 

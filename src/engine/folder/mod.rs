@@ -197,6 +197,9 @@ pub enum FolderState {
     Idle,
 }
 
+/// What to say of a folder first: our incarnation, our last sequence, and how far we know the peer.
+pub type Greeting = (Incarnation, Sequence, Option<(Incarnation, Sequence)>);
+
 /// One folder's state machine. See the module's documentation.
 pub struct Folder<I> {
     params: Params,
@@ -335,10 +338,7 @@ impl<I: Index> Folder<I> {
     ///
     /// # Errors
     /// The index failed.
-    pub fn hello_for(
-        &self,
-        peer: &DeviceId,
-    ) -> Result<(Incarnation, Sequence, Option<(Incarnation, Sequence)>), I::Error> {
+    pub fn hello_for(&self, peer: &DeviceId) -> Result<Greeting, I::Error> {
         let cursor = self.index.cursor(peer)?;
         let received = cursor.incarnation.map(|incarnation| (incarnation, cursor.received));
         Ok((self.index.incarnation(), self.index.last_sequence(), received))

@@ -82,6 +82,9 @@ pub(super) enum Step {
     Committing(Action),
 }
 
+/// Files to copy from, with their recipes.
+type Sources = Vec<(Source, Recipe)>;
+
 /// A staging file in use.
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -646,15 +649,14 @@ impl<I: Index> Folder<I> {
         let (Some(recipe), Some(file)) = (&task.recipe, task.target.body.file().copied()) else {
             return Ok(());
         };
-        if let Some(bytes) = self.forget_content(&task.target.path) {
-            if let [chunk] = recipe.chunks()
-                && bytes.len() == chunk.len as usize
-                && ChunkId::of(&bytes) == chunk.id
-            {
-                self.order_stage(task.stage, Output::Stage(task.stage, 0, 0, VerifiedChunk::hash(bytes)));
-                task.step = Step::Chunks { todo: Vec::new(), asked: BTreeSet::new(), staging: BTreeSet::from([0]) };
-                return Ok(());
-            }
+        if let Some(bytes) = self.forget_content(&task.target.path)
+            && let [chunk] = recipe.chunks()
+            && bytes.len() == chunk.len as usize
+            && ChunkId::of(&bytes) == chunk.id
+        {
+            self.order_stage(task.stage, Output::Stage(task.stage, 0, 0, VerifiedChunk::hash(bytes)));
+            task.step = Step::Chunks { todo: Vec::new(), asked: BTreeSet::new(), staging: BTreeSet::from([0]) };
+            return Ok(());
         }
         let (sources, whole) = self.find_sources(task, recipe)?;
         if let Some((from, stat)) = self.find_move(task, &sources, whole)? {
@@ -677,9 +679,9 @@ impl<I: Index> Folder<I> {
     }
 
     /// Finds files to copy from, and which of them has the whole content.
-    fn find_sources(&self, task: &Task, recipe: &Recipe) -> Result<(Vec<(Source, Recipe)>, Option<u32>), I::Error> {
+    fn find_sources(&self, task: &Task, recipe: &Recipe) -> Result<(Sources, Option<u32>), I::Error> {
         let mut paths = BTreeSet::new();
-        let mut found: Vec<(Source, Recipe)> = Vec::new();
+        let mut found = Sources::new();
         let mut candidates = vec![task.target.path.clone()];
         let step = (recipe.chunks().len() / 64).max(1);
         for chunk in recipe.chunks().iter().step_by(step) {
