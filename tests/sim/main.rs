@@ -114,6 +114,7 @@ fn regressions() {
         (427, "what was seen below a directory that came and went stayed for ever"),
         (1142, "a chunk asked for in a former life fitted a new request"),
         (82, "an old listing put a child below what had become a symbolic link"),
+        (174, "a path about to be looked at was committed again and again, and the look never counted"),
         (42, "a content that nobody had was asked for every two seconds"),
     ];
     let failures: Vec<_> = found.iter().filter_map(|(seed, what)| play(*seed).err().map(|why| (what, why))).collect();

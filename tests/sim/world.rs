@@ -715,6 +715,7 @@ impl World {
                 d.folder.as_ref().is_some_and(|f| f.is_settled() && f.status().unwrap().peers.len() == count - 1)
             }) && (1..count).any(|n| self.tree(n) != self.tree(0))
             {
+                self.print_trees();
                 self.fail("all say that they are in sync, and are not");
             }
             if has_moved {
@@ -800,6 +801,15 @@ impl World {
             if self.tree(n) != first {
                 self.fail(&format!("a restart changed {n}"));
             }
+        }
+    }
+
+    /// Prints where the disks differ.
+    fn print_trees(&self) {
+        let lines = |n: usize| self.tree(n).iter().map(|line| format!("{line:?}")).collect::<BTreeSet<_>>();
+        for n in 1..self.devices.len() {
+            println!("0 has {:?}", lines(0).difference(&lines(n)).collect::<Vec<_>>());
+            println!("{n} has {:?}", lines(n).difference(&lines(0)).collect::<Vec<_>>());
         }
     }
 

@@ -37,7 +37,7 @@ pub(super) struct Scans {
     watch_limited: bool,
     /// Paths to look at.
     dirty: BTreeMap<RelPath, Depth>,
-    /// Paths that the partial scan under way looks at.
+    /// Paths that the partial scan under way was asked for.
     looking: BTreeSet<RelPath>,
     /// Paths that the scans under way did not find where the index has something.
     gone: BTreeMap<JobId, BTreeSet<RelPath>>,
@@ -112,9 +112,15 @@ impl Scans {
         self.to_hash.contains_key(path) || self.hashing.contains_key(path)
     }
 
-    /// Whether a path is about to be looked at: until then nothing is known of it that could be relied on.
+    /// Whether a path is about to be looked at, or read: until then nothing is known of it that could be
+    /// relied on.
     pub(super) fn awaits_look(&self, path: &RelPath) -> bool {
-        self.dirty.contains_key(path) || self.looking.contains(path) || self.is_reading(path)
+        self.is_looking_at(path) || self.is_reading(path)
+    }
+
+    /// Whether what lies at a path is about to be seen anew.
+    pub(super) fn is_looking_at(&self, path: &RelPath) -> bool {
+        self.dirty.contains_key(path) || self.looking.contains(path)
     }
 
     pub(super) fn is_reading_below(&self, dir: &RelPath) -> bool {
@@ -568,6 +574,7 @@ impl<I: Index> Folder<I> {
                 continue;
             }
             self.scans.to_hash.remove(&path);
+            self.scans.hash_failures.remove(&path);
             self.clear_problems(&path);
             self.record_gone(now, &path)?;
         }
