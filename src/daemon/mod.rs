@@ -13,11 +13,12 @@ mod hub;
 mod peer;
 mod place;
 mod pool;
+mod seen;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -31,6 +32,7 @@ use crate::config::paths::Paths;
 use crate::control::log::LogRing;
 use crate::daemon::hub::{Hub, Trouble};
 use crate::daemon::pool::Pool;
+use crate::daemon::seen::Seen;
 use crate::engine::session::handshake::{Local, Versions};
 use crate::keys::identity::Identity;
 use crate::model::id::DeviceId;
@@ -43,6 +45,8 @@ use crate::net::policy::Policy;
 
 /// First pause after a dial that failed; it doubles up to [`DIAL_PAUSE_MAX`].
 const DIAL_PAUSE_MIN: Duration = Duration::from_millis(250);
+/// How long a daemon that is ending is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 /// Longest pause between two dials.
 const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -81,13 +85,20 @@ fn lock(paths: &Paths) -> anyhow::Result<File> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file.into()),
-        Err(rustix::io::Errno::WOULDBLOCK) => bail!(
-            "another daemon is running with the state in {}; `kinfold status` asks it, and to run two, give each its own --home",
-            paths.state_dir.display()
-        ),
-        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    // One that is just ending, as at a restart, is waited for.
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file.into()),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => bail!(
+                "another daemon is running with the state in {}; `kinfold status` asks it, and to run two, give each its own --home",
+                paths.state_dir.display()
+            ),
+            Err(error) => return Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
     }
 }
 
@@ -100,7 +111,10 @@ async fn run(paths: Paths, options: ServeOptions, config: Config, identity: Iden
     };
     // Nothing is let in before the configuration is in force.
     let closed = Policy { lan_only: true, allowed: Vec::new() };
-    let endpoint = Arc::new(Endpoint::new(local, Box::new(SystemPrimitives), closed));
+    let seen_file = paths.state_dir.join("seen-handshakes");
+    let (seen, earlier) = Seen::open(&seen_file).with_context(|| format!("cannot use {}", seen_file.display()))?;
+    let endpoint = Endpoint::new(local, Box::new(SystemPrimitives), closed);
+    let endpoint = Arc::new(endpoint.with_memory(earlier, move |tag| seen.add(tag)));
     let listener = Listener::bind(&config.network.listen, ListenBounds::STANDARD).map_err(|error| {
         let taken = error.source.kind() == std::io::ErrorKind::AddrInUse;
         let advice = if taken { "; another program listens there: change `listen` under [network]" } else { "" };
@@ -225,10 +239,7 @@ fn trouble_of(_device: &DeviceId, hub: &Hub, error: &DialError) -> Trouble {
         DialError::Forbidden { .. } => {
             Some("this device talks to local networks only; add the network to `allow` under [network]".to_owned())
         }
-        DialError::NoAnswer { .. } => Some(format!(
-            "has the other device added {}? (and are both clocks right to the day?)",
-            hub.identity.device_id()
-        )),
+        DialError::NoAnswer { .. } => Some(format!("has the other device added {}?", hub.identity.device_id())),
         DialError::Unreachable { .. } => Some("is it on, and is kinfold running there?".to_owned()),
         DialError::Handshake { .. } | DialError::Untrusted { .. } | DialError::Lost { .. } => None,
     };

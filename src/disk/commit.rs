@@ -234,12 +234,12 @@ impl Moving<'_> {
     fn to(&self, batch: &Batch<'_>, target: &Target<'_>) -> Step<Former> {
         match target.expect {
             Expect::Stat(expected) if expected.kind != Kind::Dir => self.over(batch, target, &expected),
-            _ => self.into_free(batch, target),
+            _ => self.to_free(batch, target),
         }
     }
 
     /// Moves to a name where nothing lies, or an empty directory.
-    fn into_free(&self, batch: &Batch<'_>, target: &Target<'_>) -> Step<Former> {
+    fn to_free(&self, batch: &Batch<'_>, target: &Target<'_>) -> Step<Former> {
         if !batch.put_new(self.from.at(), target)? {
             let free = Target { dir: target.dir.clone(), expect: Expect::Absent, ..*target };
             return self.by_copy(batch, &free);
@@ -369,7 +369,7 @@ mod tests {
     }
 
     fn item(at: &str, expect: Expect, action: Action) -> CommitItem {
-        CommitItem { path: path(at), expect, action, keep: true, by: BY }
+        CommitItem { path: path(at), expect, action, displaced: Displaced::History, by: BY }
     }
 
     fn one(folder: &Folder, item: CommitItem) -> CommitOutcome {
@@ -383,7 +383,7 @@ mod tests {
     #[track_caller]
     fn assert_done(outcome: CommitOutcome) -> (Option<Stat>, Option<String>, Option<RelPath>) {
         match outcome {
-            CommitOutcome::Done { stat, kept, aside } => (stat, kept, aside),
+            CommitOutcome::Done { stat, kept, aside, .. } => (stat, kept, aside.map(|(copy, _)| copy)),
             other => panic!("{other:?}"),
         }
     }
@@ -433,7 +433,7 @@ mod tests {
         folder.write("g", b"old");
         let place = staged(&folder, b"new");
         let mut items = [item("f", expect(&folder, "f"), place), item("g", expect(&folder, "g"), Action::Remove)];
-        items.iter_mut().for_each(|item| item.keep = false);
+        items.iter_mut().for_each(|item| item.displaced = Displaced::Drop);
         for outcome in commit(&folder.root, &items, 1) {
             assert_eq!(assert_done(outcome).1, None);
         }
@@ -459,7 +459,6 @@ mod tests {
             Action::MakeSymlink { target: b"t"[..].into() },
             Action::SetMeta { mode: 0o600, mtime_ns: Some(1) },
             Action::Remove,
-            Action::SetAside { to: path("f.copy") },
         ];
         for action in actions {
             for wrong in [Expect::Absent, changed, touched] {
@@ -602,21 +601,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_aside_gets_the_first_free_name() {
+    fn a_losing_version_becomes_a_copy_under_the_first_free_name() {
         let folder = Folder::new();
         let mut copies = Vec::new();
-        for _ in 0..3 {
+        for n in 0..3 {
             folder.write("f.txt", b"mine");
-            let stat = folder.stat("f.txt");
-            let at = fs::File::options().write(true).open(folder.at("f.txt")).unwrap();
-            rustix::fs::futimens(&at, &times(MTIME)).unwrap();
+            let file = fs::File::options().write(true).open(folder.at("f.txt")).unwrap();
+            rustix::fs::futimens(&file, &times(MTIME)).unwrap();
             let to = crate::engine::conflict::copy_path(&path("f.txt"), MTIME, BY, 1);
-            assert_ne!(stat, folder.stat("f.txt"));
-            let was = expect(&folder, "f.txt");
-            let (stat, _, aside) = assert_done(one(&folder, item("f.txt", was, Action::SetAside { to })));
-            assert_eq!(stat, None);
-            assert_eq!(folder.probe("f.txt"), None);
-            copies.push(aside.unwrap());
+            let action = staged(&folder, format!("theirs {n}").as_bytes());
+            let mut item = item("f.txt", expect(&folder, "f.txt"), action);
+            item.displaced = Displaced::Copy(to);
+            match one(&folder, item) {
+                CommitOutcome::Done { kept: None, aside: Some((copy, stat)), unseen: false, .. } => {
+                    assert_eq!(stat, folder.stat(&copy.to_string()));
+                    copies.push(copy);
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(folder.read("f.txt"), format!("theirs {n}").as_bytes());
         }
         copies.dedup();
         assert_eq!(copies.len(), 3);
@@ -725,21 +728,18 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_that_nobody_saw_is_neither_removed_nor_set_aside_nor_given_a_time() {
-        for keep in [true, false] {
-            for action in [
-                Action::Remove,
-                Action::SetAside { to: path("copy") },
-                Action::MakeDir { mode: 0o700 },
-                Action::SetMeta { mode: 0o600, mtime_ns: Some(1) },
-            ] {
+    fn an_edit_that_nobody_saw_is_neither_removed_nor_replaced_nor_given_a_time() {
+        for displaced in [Displaced::History, Displaced::Drop, Displaced::Copy(path("copy"))] {
+            for action in
+                [Action::Remove, Action::MakeDir { mode: 0o700 }, Action::SetMeta { mode: 0o600, mtime_ns: Some(1) }]
+            {
                 let folder = Folder::new();
                 folder.write("f", b"seen");
                 let mut item = item("f", expect(&folder, "f"), action.clone());
-                item.keep = keep;
+                item.displaced = displaced.clone();
                 let outcome = one_disturbed(&folder, item, |folder| folder.write("f", b"unseen edit"));
                 let lies = match &outcome {
-                    CommitOutcome::Done { aside: Some(aside), .. } => aside.clone(),
+                    CommitOutcome::Done { aside: Some((aside, _)), unseen: true, .. } => aside.clone(),
                     // Not disturbed where there is no look before the deed.
                     CommitOutcome::Done { aside: None, .. } if matches!(action, Action::SetMeta { .. }) => continue,
                     _ => path("f"),
@@ -920,7 +920,7 @@ mod tests {
             fs::write(folder.root.path().join(path.as_path()), b"old").unwrap();
             let was = Expect::Stat(folder.stat_of(&path));
             let place = staged(&folder, b"new");
-            let item = CommitItem { path, expect: was, action: place, keep: true, by: BY };
+            let item = CommitItem { path, expect: was, action: place, displaced: Displaced::History, by: BY };
             let (_, kept, _) = assert_done(one(&folder, item));
             assert_eq!(kept_bytes(&folder, &kept.unwrap()), b"old");
         }

@@ -393,29 +393,44 @@ mod tests {
         said.split('\0').filter(|path| !path.is_empty()).map(str::to_string).collect()
     }
 
-    /// Lays out rule files and paths (`/` at the end: a directory), and compares with git.
-    fn check(rules: &[(&str, &str)], paths: &[&str]) {
-        let folder = Folder::new();
-        let made = Command::new("git").args(["init", "-q"]).current_dir(folder.root.path()).status();
-        assert!(made.expect("git is needed for this test").success());
-        for at in paths {
-            match at.strip_suffix('/') {
-                Some(dir) => fs::create_dir_all(folder.at(dir)).unwrap(),
-                None => folder.write(at, b""),
+    /// A git repository that is a folder of ours too, with some paths (`/` at the end: a directory).
+    struct Table<'a> {
+        folder: Folder,
+        paths: Vec<&'a str>,
+    }
+
+    impl<'a> Table<'a> {
+        fn new(paths: &[&'a str]) -> Self {
+            let folder = Folder::new();
+            let made = Command::new("git").args(["init", "-q"]).current_dir(folder.root.path()).status();
+            assert!(made.expect("git is needed for this test").success());
+            for at in paths {
+                match at.strip_suffix('/') {
+                    Some(dir) => fs::create_dir_all(folder.at(dir)).unwrap(),
+                    None => folder.write(at, b""),
+                }
             }
+            Self { folder, paths: paths.iter().map(|at| at.trim_end_matches('/')).collect() }
         }
-        for (at, text) in rules {
-            folder.write(&format!("{at}.gitignore"), text.as_bytes());
-            folder.write(&format!("{at}.kinfoldignore"), text.as_bytes());
-        }
-        let bare: Vec<&str> = paths.iter().map(|at| at.trim_end_matches('/')).collect();
-        let git = git_says(folder.root.path(), &bare);
-        for gitignores in [Gitignores::Unused, Gitignores::Honoured] {
-            let ours = Rules::new(gitignores);
-            for at in &bare {
-                let is_dir = folder.at(at).is_dir();
-                let ignored = ours.is_ignored(&folder.root, &path(at), is_dir).unwrap();
-                assert_eq!(ignored, git.contains(*at), "{at:?} under {rules:?}, {gitignores:?}");
+
+        /// Writes rule files, by directory, and compares with git.
+        fn check(&self, rules: &[(&str, &str)]) {
+            for (dir, text) in rules {
+                self.folder.write(&format!("{dir}.gitignore"), text.as_bytes());
+                self.folder.write(&format!("{dir}.kinfoldignore"), text.as_bytes());
+            }
+            let git = git_says(self.folder.root.path(), &self.paths);
+            for gitignores in [Gitignores::Unused, Gitignores::Honoured] {
+                let ours = Rules::new(gitignores);
+                for at in &self.paths {
+                    let is_dir = self.folder.at(at).is_dir();
+                    let ignored = ours.is_ignored(&self.folder.root, &path(at), is_dir).unwrap();
+                    assert_eq!(ignored, git.contains(*at), "{at:?} under {rules:?}, {gitignores:?}");
+                }
+            }
+            for (dir, _) in rules {
+                fs::remove_file(self.folder.at(&format!("{dir}.gitignore"))).unwrap();
+                fs::remove_file(self.folder.at(&format!("{dir}.kinfoldignore"))).unwrap();
             }
         }
     }
@@ -468,6 +483,7 @@ mod tests {
             "abc/x/y",
             "abc/z",
         ];
+        let table = Table::new(PATHS);
         for pattern in [
             "foo",
             "/foo",
@@ -571,7 +587,7 @@ mod tests {
             "/**/foo",
             "!foo",
         ] {
-            check(&[("", &format!("{pattern}\n"))], PATHS);
+            table.check(&[("", &format!("{pattern}\n"))]);
         }
     }
 
@@ -593,6 +609,7 @@ mod tests {
             "d/e/",
             "empty/",
         ];
+        let table = Table::new(PATHS);
         for rules in [
             &[("", "*.log\n!keep.log\n")][..],
             &[("", "!keep.log\n*.log\n")],
@@ -608,7 +625,7 @@ mod tests {
             &[("", "tmp/*\n!tmp/keep\n# comment\n\n   \nempty\n")],
             &[("", "*.log\r\n!keep.log\r\n")],
         ] {
-            check(rules, PATHS);
+            table.check(rules);
         }
     }
 

@@ -101,6 +101,9 @@ impl Batch<'_> {
     }
 }
 
+/// The rules of a directory, `None` if it is ignored itself, or why they are not known.
+type LevelOrWhy = Result<Option<Level>, String>;
+
 /// Looks at single paths. Returns the directories that are to be walked.
 fn look_at_paths(
     root: &Root,
@@ -111,7 +114,7 @@ fn look_at_paths(
 ) -> Vec<Job> {
     let mut trees: Vec<Job> = Vec::new();
     // Neighbours share a directory, and a directory's rules.
-    let mut last: Option<(Option<RelPath>, Result<Option<Level>, String>)> = None;
+    let mut last: Option<(Option<RelPath>, LevelOrWhy)> = None;
     for (path, depth) in paths {
         if cancel.load(Ordering::Relaxed) {
             return Vec::new();
@@ -139,7 +142,7 @@ fn look_at_paths(
     trees
 }
 
-fn look_at_path(root: &Root, path: &RelPath, level: &Result<Option<Level>, String>) -> Option<Found> {
+fn look_at_path(root: &Root, path: &RelPath, level: &LevelOrWhy) -> Option<Found> {
     let found = match probe(root, path) {
         Ok(found) => found?,
         Err(error) => return Some(Found::Unreadable(error.to_string())),
@@ -309,8 +312,11 @@ fn look_at_entry(open: BorrowedFd<'_>, path: &RelPath, kind: FileType, level: &L
     Some(if !asked && level.ignores(path.as_bytes(), is_dir(&found)) { Found::Ignored } else { found })
 }
 
+/// A name in a directory, and what the directory says it is.
+type Name = (Box<[u8]>, FileType);
+
 /// Reads the names in a directory, sorted.
-fn read_names(dir: &OwnedFd, buffer: &mut Vec<u8>) -> Result<Vec<(Box<[u8]>, FileType)>, Errno> {
+fn read_names(dir: &OwnedFd, buffer: &mut Vec<u8>) -> Result<Vec<Name>, Errno> {
     let mut names = Vec::new();
     for listing in 0..LISTINGS_MAX {
         let before = fstat(dir.as_fd())?;
@@ -331,7 +337,7 @@ fn read_names(dir: &OwnedFd, buffer: &mut Vec<u8>) -> Result<Vec<(Box<[u8]>, Fil
             break;
         }
     }
-    names.sort_by(|(one, _): &(Box<[u8]>, FileType), (other, _)| one.cmp(other));
+    names.sort_by(|(one, _): &Name, (other, _)| one.cmp(other));
     names.dedup_by(|(one, _), (other, _)| one == other);
     Ok(names)
 }
@@ -584,7 +590,7 @@ mod tests {
                     fs::rename(folder.at("moving"), folder.at(&format!("move{n}"))).unwrap();
                 }
             });
-            let scans: Vec<_> = (0..50).map(|_| listed(&run(&folder, &Scope::All).0)).collect();
+            let scans: Vec<_> = (0..10).map(|_| listed(&run(&folder, &Scope::All).0)).collect();
             stop.store(true, Ordering::Relaxed);
             scans.iter().flat_map(|found| rest.difference(found).cloned()).collect::<BTreeSet<_>>()
         });

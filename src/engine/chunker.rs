@@ -44,10 +44,12 @@ const _: () = assert!(COARSE.max() == CHUNK_LEN_MAX);
 
 impl Tier {
     const fn of(file_len: u64) -> Self {
-        match file_len {
-            0..=FINE_FILE_LEN_MAX => FINE,
-            0..=MIDDLE_FILE_LEN_MAX => MIDDLE,
-            _ => COARSE,
+        if file_len <= FINE_FILE_LEN_MAX {
+            FINE
+        } else if file_len <= MIDDLE_FILE_LEN_MAX {
+            MIDDLE
+        } else {
+            COARSE
         }
     }
 

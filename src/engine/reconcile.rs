@@ -8,11 +8,18 @@
 //! winner's under the merged version; the winner waits for that. If the winner merged as well, the
 //! merged version could reach the loser before the winner's own did, and would seem to have seen the
 //! loser's work: it would be replaced without a copy.
+//!
+//! The same version must mean the same body everywhere. A version is a set of changes, and its body
+//! is that of its last ones, those that no other of the set has seen. So where two different bodies
+//! meet, putting them together is a change of its own, which the loser counts; only where the bodies
+//! are equal to the last bit do the versions merge and nothing is counted. (Merging different bodies
+//! without counting looks the same on two devices, but not on three: the winner of one merge may have
+//! been replaced already, and then which body the sum of all has depends on the order.)
 
 use std::cmp::Ordering;
 
 use crate::model::id::DeviceTag;
-use crate::model::record::{Body, Record};
+use crate::model::record::Record;
 use crate::model::version::{Causality, VersionError, VersionVector};
 
 /// What to do at a path.
@@ -22,17 +29,15 @@ pub enum Verdict {
     Stay,
     /// Take what the peer has: it has seen what lies here.
     Take,
-    /// Both hold the same content without having seen each other: hold this body under this version.
+    /// Both hold just the same without having seen each other: hold it under this version.
     Agree {
         /// The version that has seen both.
         version: VersionVector,
-        /// The body whose time and mode win.
-        body: Body,
         /// Who is named as its author.
         by: DeviceTag,
     },
-    /// What lies here has lost a conflict: put it aside (unless it is a deletion), and hold what the
-    /// peer has under this version.
+    /// What lies here has lost: put its content aside, if it is another one, and hold what the peer
+    /// has, as a change of our own that follows this version.
     Yield {
         /// The version that has seen both.
         version: VersionVector,
@@ -53,20 +58,13 @@ pub fn reconcile(local: Option<&Record>, remote: &Record) -> Result<Verdict, Ver
         Causality::Concurrent => {}
     }
     // Neither has seen the other.
-    let order = local.body.precedence(&remote.body);
-    if local.body.is_same_content(&remote.body) {
-        let version = local.version.merge(&remote.version)?;
-        let (winner, by) = match order {
-            Ordering::Less => (remote, remote.by),
-            Ordering::Equal => (local, local.by.min(remote.by)),
-            Ordering::Greater => (local, local.by),
-        };
-        return Ok(Verdict::Agree { version, body: winner.body.clone(), by });
-    }
-    // The contents differ, and so precedence is never equal: somebody loses.
-    match order {
+    match local.body.precedence(&remote.body) {
+        Ordering::Equal => {
+            let version = local.version.merge(&remote.version)?;
+            Ok(Verdict::Agree { version, by: local.by.min(remote.by) })
+        }
         Ordering::Less => Ok(Verdict::Yield { version: local.version.merge(&remote.version)? }),
-        _ => Ok(Verdict::Stay),
+        Ordering::Greater => Ok(Verdict::Stay),
     }
 }
 
@@ -75,7 +73,7 @@ mod tests {
     use super::*;
     use crate::model::id::{AuthorId, ContentId};
     use crate::model::path::RelPath;
-    use crate::model::record::FileBody;
+    use crate::model::record::{Body, FileBody};
     use crate::model::version::tests::any_version;
     use proptest::prelude::*;
 
@@ -108,15 +106,16 @@ mod tests {
             for (mine, theirs) in [(true, false), (false, true)] {
                 let (local, remote) = if mine { (&a, &b) } else { (&b, &a) };
                 let _ = theirs;
+                let author = AuthorId(if mine { 100 } else { 101 });
                 let next = match reconcile(Some(local), remote).unwrap() {
                     Verdict::Stay => continue,
                     Verdict::Take => remote.clone(),
-                    Verdict::Agree { version, body, by } => Record { version, body, by, ..local.clone() },
+                    Verdict::Agree { version, by } => Record { version, by, ..local.clone() },
                     Verdict::Yield { version } => {
-                        if local.body.is_live() {
+                        if local.body.is_live() && !local.body.is_same_content(&remote.body) {
                             aside.push(local.body.clone());
                         }
-                        Record { version, ..remote.clone() }
+                        Record { version: version.after_change(author, 1).unwrap(), ..remote.clone() }
                     }
                 };
                 if mine { a = next } else { b = next }

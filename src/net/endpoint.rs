@@ -5,9 +5,8 @@
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
-use crate::engine::session::gate::{Day, Gate, PairKeys, Silence, TrustListFull};
+use crate::engine::session::gate::{Gate, PairKeys, Silence, Tag, TrustListFull};
 use crate::engine::session::handshake::{HandshakeError, Initiator, Local, Primitives, Responder};
 use crate::engine::session::suite::Suite;
 use crate::model::id::DeviceId;
@@ -17,6 +16,7 @@ use crate::net::policy::Policy;
 pub struct Endpoint {
     local: Local,
     primitives: Box<dyn Primitives>,
+    on_admitted: Box<dyn Fn(&Tag) + Send + Sync>,
     door: Mutex<Door>,
 }
 
@@ -39,7 +39,22 @@ impl Endpoint {
     /// Creates an endpoint that trusts nobody.
     pub fn new(local: Local, primitives: Box<dyn Primitives>, policy: Policy) -> Self {
         let gate = Gate::new(local.device);
-        Self { local, primitives, door: Mutex::new(Door { gate, policy }) }
+        Self { local, primitives, on_admitted: Box::new(|_| {}), door: Mutex::new(Door { gate, policy }) }
+    }
+
+    /// Refuses the first messages that earlier lives have answered, and tells of each that this one
+    /// answers, just before it does, so that the next life can refuse it.
+    #[must_use]
+    pub fn with_memory(
+        mut self,
+        earlier: impl IntoIterator<Item = Tag>,
+        on_admitted: impl Fn(&Tag) + Send + Sync + 'static,
+    ) -> Self {
+        for tag in earlier {
+            self.door().gate.remember(tag);
+        }
+        self.on_admitted = Box::new(on_admitted);
+        self
     }
 
     /// Returns the id of this device.
@@ -79,13 +94,14 @@ impl Endpoint {
         suite: Suite,
     ) -> Option<Result<(Initiator, Vec<u8>), HandshakeError>> {
         let keys = self.door().gate.keys_of(&peer)?;
-        Some(Initiator::start(today(), &self.local, peer, keys, suite, self.primitives.as_ref()))
+        Some(Initiator::start(&self.local, peer, keys, suite, self.primitives.as_ref()))
     }
 
     /// Answers a first message, if it is to be answered.
     pub(crate) fn respond(&self, first: &[u8]) -> Result<(Responder, Vec<u8>), Unanswered> {
         // The lock is released before the costly part.
-        let admission = self.door().gate.admit(today(), first)?;
+        let admission = self.door().gate.admit(first)?;
+        (self.on_admitted)(&admission.tag);
         Ok(Responder::start(&self.local, admission, self.primitives.as_ref())?)
     }
 
@@ -93,9 +109,4 @@ impl Endpoint {
     fn door(&self) -> MutexGuard<'_, Door> {
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn today() -> Day {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Day::of_unix_seconds(since.map_or(0, |since| since.as_secs()))
 }

@@ -7,7 +7,7 @@ use snow::resolvers::BoxedCryptoResolver;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-use crate::engine::session::gate::{Day, Gate, PairKeys, Silence, TAG_LEN};
+use crate::engine::session::gate::{Gate, PairKeys, Silence, TAG_LEN};
 use crate::engine::session::handshake::{
     Decapsulate, Established, FIRST_LEN, HandshakeError, Initiator, KEM_CIPHERTEXT_LEN, KEM_KEY_LEN, KemError,
     LAST_LEN, Local, Primitives, Responder, SECOND_LEN, Versions,
@@ -17,8 +17,6 @@ use crate::engine::session::suite::Suite;
 use crate::model::id::DeviceId;
 use crate::model::limits::NOISE_PAYLOAD_MAX;
 use crate::net::crypto::SystemPrimitives;
-
-pub(crate) const TODAY: Day = Day(20_000);
 
 /// A device of the tests: its key is a hash of its number.
 pub(crate) struct Device {
@@ -52,12 +50,12 @@ impl Device {
 
     fn start(&self, peer: &Self, suite: Suite) -> (Initiator, Vec<u8>) {
         let keys = self.keys_with(peer.id());
-        Initiator::start(TODAY, &self.local, peer.id(), keys, suite, &SystemPrimitives).unwrap()
+        Initiator::start(&self.local, peer.id(), keys, suite, &SystemPrimitives).unwrap()
     }
 
     fn answer(&self, peer: &Self, first: &[u8]) -> (Responder, Vec<u8>) {
         let mut gate = self.gate(&[peer.id()]);
-        Responder::start(&self.local, gate.admit(TODAY, first).unwrap(), &SystemPrimitives).unwrap()
+        Responder::start(&self.local, gate.admit(first).unwrap(), &SystemPrimitives).unwrap()
     }
 }
 
@@ -94,17 +92,17 @@ fn both_ends_know_each_other_and_agree_on_the_session() {
 fn a_stranger_who_knows_the_device_id_gets_nothing() {
     let (stranger, b, friend) = (Device::new(1), Device::new(2), Device::new(3));
     let (_, first) = stranger.start(&b, Suite::AesGcm);
-    assert_eq!(b.gate(&[friend.id()]).admit(TODAY, &first).err(), Some(Silence::Unknown));
+    assert_eq!(b.gate(&[friend.id()]).admit(&first).err(), Some(Silence::Unknown));
 }
 
 #[test]
 fn a_first_message_is_answered_once_and_never_by_its_maker() {
     let (a, b) = (Device::new(1), Device::new(2));
     let (_, first) = a.start(&b, Suite::AesGcm);
-    assert_eq!(a.gate(&[b.id()]).admit(TODAY, &first).err(), Some(Silence::Unknown));
+    assert_eq!(a.gate(&[b.id()]).admit(&first).err(), Some(Silence::Unknown));
     let mut gate = b.gate(&[a.id()]);
-    assert!(gate.admit(TODAY, &first).is_ok());
-    assert_eq!(gate.admit(TODAY, &first).err(), Some(Silence::Replay));
+    assert!(gate.admit(&first).is_ok());
+    assert_eq!(gate.admit(&first).err(), Some(Silence::Replay));
 }
 
 #[test]
@@ -113,10 +111,10 @@ fn a_first_message_with_a_valid_tag_and_a_wrong_inside_is_refused() {
     let (_, first) = a.start(&b, Suite::AesGcm);
     for at in [TAG_LEN, TAG_LEN + 40, FIRST_LEN - 1] {
         let mut wrong = flipped(&first, at);
-        let tag = a.keys_with(b.id()).tag(TODAY, &a.id(), &b.id(), Suite::AesGcm, &wrong[TAG_LEN..]);
+        let tag = a.keys_with(b.id()).tag(&a.id(), &b.id(), Suite::AesGcm, &wrong[TAG_LEN..]);
         wrong[..TAG_LEN].copy_from_slice(&tag);
         let mut gate = b.gate(&[a.id()]);
-        let admission = gate.admit(TODAY, &wrong).unwrap();
+        let admission = gate.admit(&wrong).unwrap();
         let refused = Responder::start(&b.local, admission, &SystemPrimitives);
         assert!(matches!(refused, Err(HandshakeError::Forged(_))), "byte {at}");
     }
@@ -127,10 +125,10 @@ fn a_first_message_of_another_length_is_refused() {
     let (a, b) = (Device::new(1), Device::new(2));
     for len in [0, 31, 32, 100, FIRST_LEN - TAG_LEN - 1, FIRST_LEN] {
         let noise = vec![9; len];
-        let tag = a.keys_with(b.id()).tag(TODAY, &a.id(), &b.id(), Suite::AesGcm, &noise);
+        let tag = a.keys_with(b.id()).tag(&a.id(), &b.id(), Suite::AesGcm, &noise);
         let message = [tag.as_slice(), &noise].concat();
         let mut gate = b.gate(&[a.id()]);
-        let admission = gate.admit(TODAY, &message).unwrap();
+        let admission = gate.admit(&message).unwrap();
         let refused = Responder::start(&b.local, admission, &SystemPrimitives);
         assert!(matches!(refused, Err(HandshakeError::Forged(_))), "{len} bytes");
     }
@@ -170,7 +168,7 @@ fn a_tag_of_one_device_does_not_let_another_in() {
     let mut posing = Device::new(3);
     posing.local.device = a.id();
     let (initiator, first) =
-        Initiator::start(TODAY, &posing.local, b.id(), a.keys_with(b.id()), Suite::AesGcm, &SystemPrimitives).unwrap();
+        Initiator::start(&posing.local, b.id(), a.keys_with(b.id()), Suite::AesGcm, &SystemPrimitives).unwrap();
     let (responder, second) = b.answer(&a, &first);
     let (_, last) = initiator.handle_second(&second).unwrap();
     match responder.handle_last(&last) {
@@ -186,11 +184,11 @@ fn ends_that_disagree_on_who_they_are_do_not_meet() {
     let mut posing = Device::new(1);
     posing.local.device = other.id();
     let (_, mut first) =
-        Initiator::start(TODAY, &posing.local, b.id(), a.keys_with(b.id()), Suite::AesGcm, &SystemPrimitives).unwrap();
-    let tag = a.keys_with(b.id()).tag(TODAY, &a.id(), &b.id(), Suite::AesGcm, &first[TAG_LEN..]);
+        Initiator::start(&posing.local, b.id(), a.keys_with(b.id()), Suite::AesGcm, &SystemPrimitives).unwrap();
+    let tag = a.keys_with(b.id()).tag(&a.id(), &b.id(), Suite::AesGcm, &first[TAG_LEN..]);
     first[..TAG_LEN].copy_from_slice(&tag);
     let mut gate = b.gate(&[a.id()]);
-    let admission = gate.admit(TODAY, &first).unwrap();
+    let admission = gate.admit(&first).unwrap();
     assert!(matches!(Responder::start(&b.local, admission, &SystemPrimitives), Err(HandshakeError::Forged(_))));
 }
 
@@ -244,7 +242,7 @@ fn the_session_depends_on_the_secret_of_ml_kem() {
     let (a, b) = (Device::new(1), Device::new(2));
     let (initiator, first) = a.start(&b, Suite::AesGcm);
     let mut gate = b.gate(&[a.id()]);
-    let (responder, second) = Responder::start(&b.local, gate.admit(TODAY, &first).unwrap(), &BrokenKem).unwrap();
+    let (responder, second) = Responder::start(&b.local, gate.admit(&first).unwrap(), &BrokenKem).unwrap();
     let (_, last) = initiator.handle_second(&second).unwrap();
     assert!(matches!(responder.handle_last(&last), Err(HandshakeError::Forged(_))));
 }
@@ -268,9 +266,9 @@ fn a_malformed_ml_kem_key_is_refused() {
     }
     let (a, b) = (Device::new(1), Device::new(2));
     let keys = a.keys_with(b.id());
-    let (_, first) = Initiator::start(TODAY, &a.local, b.id(), keys, Suite::AesGcm, &AllOnes).unwrap();
+    let (_, first) = Initiator::start(&a.local, b.id(), keys, Suite::AesGcm, &AllOnes).unwrap();
     let mut gate = b.gate(&[a.id()]);
-    let admission = gate.admit(TODAY, &first).unwrap();
+    let admission = gate.admit(&first).unwrap();
     assert!(matches!(Responder::start(&b.local, admission, &SystemPrimitives), Err(HandshakeError::Kem(_))));
 }
 

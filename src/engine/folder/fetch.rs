@@ -301,7 +301,7 @@ impl<I: Index> Folder<I> {
 
     pub(super) fn handle_chunk(
         &mut self,
-        _now: Now,
+        now: Now,
         peer: DeviceId,
         header: ChunkHeader,
         chunk: VerifiedChunk,
@@ -326,7 +326,9 @@ impl<I: Index> Folder<I> {
         let is_right = chunk.id() == wanted.id && chunk.bytes().len() == wanted.len as usize;
         if !is_right {
             // Its file changed under its hands, or it lies; either way it does not have this content.
-            return self.handle_lost(peer, &path, content, &[header.chunk]);
+            self.handle_lost(&path, content, &[header.chunk]);
+            self.drop_provider(now, peer, &path, content);
+            return Ok(());
         }
         let Some(task) = self.tasks.get_mut(&path).filter(|task| task.content() == content) else {
             return Ok(());
@@ -335,7 +337,8 @@ impl<I: Index> Folder<I> {
             && asked.remove(&header.chunk)
         {
             staging.insert(header.chunk);
-            self.outputs.push_back(Output::Stage(task.stage, header.chunk, offset, chunk));
+            let stage = task.stage;
+            self.order_stage(stage, Output::Stage(stage, header.chunk, offset, chunk));
             if let Some(peer) = self.peers.get_mut(&peer) {
                 peer.received_bytes += u64::from(wanted.len);
             }
@@ -365,33 +368,23 @@ impl<I: Index> Folder<I> {
                 if is_last {
                     self.close_request(request);
                 }
-                self.handle_lost(peer, &path, content, &lost)?;
+                self.handle_lost(&path, content, &lost);
                 self.drop_provider(now, peer, &path, content);
                 Ok(())
             }
         }
     }
 
-    /// These chunks will not come from this peer.
-    fn handle_lost(
-        &mut self,
-        peer: DeviceId,
-        path: &RelPath,
-        content: ContentId,
-        chunks: &[u32],
-    ) -> Result<(), I::Error> {
-        if let Some(task) = self.tasks.get_mut(path).filter(|task| task.content() == content) {
-            if let Step::Chunks { todo, asked, .. } = &mut task.step {
-                for chunk in chunks {
-                    if asked.remove(chunk) {
-                        todo.push(*chunk);
-                    }
-                }
-                self.fetchable.push_back(path.clone());
-            }
-            task.providers.remove(&peer);
+    /// These chunks will not come from the peer that was asked.
+    fn handle_lost(&mut self, path: &RelPath, content: ContentId, chunks: &[u32]) {
+        let Some(task) = self.tasks.get_mut(path).filter(|task| task.content() == content) else {
+            return;
+        };
+        if let Step::Chunks { todo, asked, .. } = &mut task.step {
+            todo.extend(chunks.iter().filter(|chunk| asked.remove(*chunk)));
+            todo.sort_unstable_by(|a, b| b.cmp(a));
+            self.fetchable.push_back(path.clone());
         }
-        Ok(())
     }
 
     /// A peer does not have what it said. It will say what it has instead; until then the path rests.
@@ -399,9 +392,7 @@ impl<I: Index> Folder<I> {
         if let Some(task) = self.tasks.get_mut(path).filter(|task| task.content() == content) {
             task.providers.remove(&peer);
             if task.providers.is_empty() {
-                if let Some(task) = self.tasks.remove(path) {
-                    self.stages.remove(&task.stage);
-                }
+                self.drop_task(path);
                 self.put_off(now, path, false);
             }
         }

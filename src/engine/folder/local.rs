@@ -8,6 +8,7 @@ use crate::engine::effect::{Depth, Found, HashOutcome, JobId, ScanEnd, ScanItem,
 use crate::engine::folder::take::Retry;
 use crate::engine::folder::{Folder, Note, Now, Output};
 use crate::engine::index::{Index, Local};
+use crate::engine::reconcile::{Verdict, reconcile};
 use crate::model::id::Sequence;
 use crate::model::limits;
 use crate::model::path::RelPath;
@@ -36,6 +37,8 @@ pub(super) struct Scans {
     watch_limited: bool,
     /// Paths to look at.
     dirty: BTreeMap<RelPath, Depth>,
+    /// Paths that the partial scan under way looks at.
+    looking: BTreeSet<RelPath>,
     /// Paths that the scans under way did not find where the index has something.
     gone: BTreeMap<JobId, BTreeSet<RelPath>>,
     /// Paths that are gone, each with the number of the last reading that must end first: one of
@@ -59,6 +62,7 @@ impl Scans {
             root_missing: None,
             watch_limited: false,
             dirty: BTreeMap::new(),
+            looking: BTreeSet::new(),
             gone: BTreeMap::new(),
             gone_for_good: BTreeMap::new(),
             to_hash: BTreeMap::new(),
@@ -106,6 +110,11 @@ impl Scans {
 
     pub(super) fn is_reading(&self, path: &RelPath) -> bool {
         self.to_hash.contains_key(path) || self.hashing.contains_key(path)
+    }
+
+    /// Whether a path is about to be looked at: until then nothing is known of it that could be relied on.
+    pub(super) fn awaits_look(&self, path: &RelPath) -> bool {
+        self.dirty.contains_key(path) || self.looking.contains(path) || self.is_reading(path)
     }
 
     pub(super) fn is_reading_below(&self, dir: &RelPath) -> bool {
@@ -209,10 +218,23 @@ impl<I: Index> Folder<I> {
         true
     }
 
+    /// Something lies at a path. If another look found nothing there, which of the two was the later
+    /// is not known: a third tells.
+    fn seen_here(&mut self, path: &RelPath) {
+        let mut was_gone = self.scans.gone_for_good.remove(path).is_some();
+        for gone in self.scans.gone.values_mut() {
+            was_gone |= gone.remove(path);
+        }
+        if was_gone {
+            self.look_again(path, Depth::Entry);
+        }
+    }
+
     fn handle_found(&mut self, now: Now, job: JobId, path: RelPath, found: Found) -> Result<(), I::Error> {
         if !self.may_believe(job, &path) {
             return Ok(());
         }
+        self.seen_here(&path);
         let local = self.index.local(&path)?;
         match found {
             Found::Ignored => self.handle_ignored(&path, local),
@@ -320,8 +342,8 @@ impl<I: Index> Folder<I> {
                 }
                 self.wake(&path)
             }
-            local => {
-                if local.is_some_and(|l| l.record.body.is_dir()) && !body.is_dir() {
+            _ => {
+                if !body.is_dir() {
                     self.forget_below(now, &path)?;
                 }
                 self.record_change(now, path, body, Some(stat), None)
@@ -332,15 +354,11 @@ impl<I: Index> Folder<I> {
     fn handle_file(&mut self, now: Now, path: RelPath, local: Option<Local>, stat: Stat) -> Result<(), I::Error> {
         self.clear_problems(&path);
         let local = self.recall(local)?;
-        if let Some(local) = &local {
-            if local.record.body.file().is_some() && local.stat == Some(stat) {
-                self.scans.to_hash.remove(&path);
-                return self.wake(&path);
-            }
-            if local.record.body.is_dir() {
-                self.forget_below(now, &path)?;
-            }
+        if local.is_some_and(|local| local.record.body.file().is_some() && local.stat == Some(stat)) {
+            self.scans.to_hash.remove(&path);
+            return self.wake(&path);
         }
+        self.forget_below(now, &path)?;
         if let Some((former, recipe)) = self.find_moved(&stat)? {
             self.scans.to_hash.remove(&path);
             let body = Body::File(FileBody { mode: stat.mode, mtime_ns: stat.mtime_ns, ..former });
@@ -372,6 +390,7 @@ impl<I: Index> Folder<I> {
             HashOutcome::Done { stat, recipe } => {
                 self.scans.hash_failures.remove(&path);
                 self.clear_problems(&path);
+                self.seen_here(&path);
                 let body = Body::File(FileBody {
                     mode: stat.mode,
                     mtime_ns: stat.mtime_ns,
@@ -408,6 +427,8 @@ impl<I: Index> Folder<I> {
         }
         if self.scans.partial == Some(job) {
             self.scans.partial = None;
+            // Whatever waited for the look can be decided now.
+            self.ready.extend(std::mem::take(&mut self.scans.looking));
         }
         if self.scans.full.is_none() && self.scans.partial.is_none() {
             self.scans.touched_by_us.clear();
@@ -471,6 +492,7 @@ impl<I: Index> Folder<I> {
         if !paths.is_empty() {
             let job = self.next_job();
             self.scans.partial = Some(job);
+            self.scans.looking = paths.keys().cloned().collect();
             self.outputs.push_back(Output::Scan(job, Scope::Paths(paths)));
         }
     }
@@ -519,12 +541,12 @@ impl<I: Index> Folder<I> {
 
     /// Records that nothing lies at a path any more.
     fn record_gone(&mut self, now: Now, path: &RelPath) -> Result<(), I::Error> {
+        // Also below what is not known to be a directory: it may have been one for just so long that
+        // what is in it was seen, and it was not.
+        self.forget_below(now, path)?;
         let Some(local) = self.index.local(path)? else {
             return self.wake(path);
         };
-        if local.record.body.is_dir() {
-            self.forget_below(now, path)?;
-        }
         if local.ignored {
             // It was removed while it was left out: nobody meant to remove it elsewhere. Whoever has
             // it tells again, and it comes back if the rules let it.
@@ -570,16 +592,22 @@ impl<I: Index> Folder<I> {
             }
             return self.wake(&path);
         }
-        let version = local.map(|l| l.record.version).unwrap_or_default();
         for (_, remote) in self.index.remotes(&path)? {
-            if remote.record.body == body
-                && let Ok(version) = version.merge(&remote.record.version)
-            {
-                let sequence = self.index.next_sequence()?;
-                self.hold(now, Record { version, ..remote.record }, sequence, stat, recipe)?;
-                return self.wake(&path);
+            if remote.record.body != body {
+                continue;
             }
+            // Only where taking it would have led to just this: else it is a person's change, which
+            // must be counted.
+            let (version, by, counts) = match reconcile(local.as_ref().map(|l| &l.record), &remote.record) {
+                Ok(Verdict::Take) => (remote.record.version, remote.record.by, false),
+                Ok(Verdict::Agree { version, by }) => (version, by, false),
+                Ok(Verdict::Yield { version }) => (version, remote.record.by, true),
+                _ => continue,
+            };
+            self.hold_target(now, Record { version, by, ..remote.record }, counts, stat, recipe)?;
+            return self.wake(&path);
         }
+        let version = local.map(|l| l.record.version).unwrap_or_default();
         if let (true, Some(parent)) = (body.is_live(), path.parent())
             && !self.is_dir_here(&parent)?
         {

@@ -214,8 +214,8 @@ pub struct Folder<I> {
     ready: BTreeSet<RelPath>,
     sweep: take::Sweep,
     retries: BTreeMap<RelPath, take::Retry>,
-    /// Staging files in use, and for which path.
-    stages: BTreeMap<StageId, RelPath>,
+    /// Staging files in use.
+    stages: BTreeMap<StageId, take::Stage>,
     /// Paths that the commit under way may touch, sorted.
     committing: Vec<RelPath>,
     /// The paths of its items, in their order.
@@ -237,10 +237,14 @@ impl<I: Index> Folder<I> {
         let mut hasher = blake3::Hasher::new_derive_key("kinfold 1 folder randomness");
         hasher.update(&params.seed);
         let author = AuthorId::derive(&params.device, index.incarnation());
+        let mut random = hasher.finalize_xof();
+        // Requests are numbered from anywhere: answers to those of a former life must not fit.
+        let mut first = [0; 4];
+        random.fill(&mut first);
         Self {
             tag: DeviceTag::of(&params.device),
             author,
-            random: hasher.finalize_xof(),
+            random,
             is_changed: false,
             outputs: VecDeque::new(),
             jobs: 0,
@@ -254,7 +258,7 @@ impl<I: Index> Folder<I> {
             committing: Vec::new(),
             commit_order: Vec::new(),
             requests: BTreeMap::new(),
-            last_request: first_request(&params.folder),
+            last_request: first_request(&params.folder) + u64::from(u32::from_le_bytes(first) >> 1),
             fetchable: VecDeque::new(),
             peers: BTreeMap::new(),
             contents: BTreeMap::new(),

@@ -86,9 +86,7 @@ impl<I: Index> Folder<I> {
         }
         for path in orphans {
             // What was staged stays on the disk; it is taken up when somebody has it again.
-            if let Some(task) = self.tasks.remove(&path) {
-                self.stages.remove(&task.stage);
-            }
+            self.drop_task(&path);
             self.ready.insert(path);
         }
         Ok(())
@@ -160,7 +158,7 @@ impl<I: Index> Folder<I> {
             );
             return Ok(());
         }
-        if local.is_none() && !record.body.is_live() {
+        if local.is_none() && !record.body.is_live() && !self.tasks.contains_key(&path) {
             // A deletion of what was never here: only its version matters, and no task need run.
             let sequence = self.index.next_sequence()?;
             return self.hold(_now, record, sequence, None, None);
@@ -279,7 +277,7 @@ impl<I: Index> Folder<I> {
             let mut records = Vec::with_capacity(changes.len());
             for (local, recipe) in changes {
                 // Who passes on another's change need not send contents along: its author does.
-                attach &= local.record.version.counter(self.author) == local.sequence.0;
+                attach &= local.record.by == self.tag && local.record.version.counter(self.author) == local.sequence.0;
                 records.push(SentRecord { record: local.record, recipe, content: None });
             }
             let records = Records { folder: self.params.folder, after, through, more: through < last, records };

@@ -13,7 +13,7 @@ use crate::engine::effect::{
 use crate::engine::folder::{Folder, Note, Now, Output};
 use crate::engine::index::{Index, Kept, Local, Remote};
 use crate::engine::reconcile::{Verdict, reconcile};
-use crate::model::id::{DeviceId, PageId};
+use crate::model::id::{ChunkId, ContentId, DeviceId, PageId};
 use crate::model::limits;
 use crate::model::path::RelPath;
 use crate::model::problem::ProblemKind;
@@ -32,8 +32,14 @@ const SOURCES_MAX: usize = 8;
 /// A path on its way to what a peer has there.
 #[derive(Debug)]
 pub(super) struct Task {
-    /// What is to be held afterwards. Its version is empty where it is a change of our own.
+    /// What is to be held afterwards.
     target: Record,
+    /// Whether that is a change of our own, which is counted once it is made.
+    counts: bool,
+    /// The peers' version that this answers; empty where it is a change of our own.
+    answers: VersionVector,
+    /// Our version when this was decided.
+    base: VersionVector,
     /// What must lie there until then.
     expect: Expect,
     /// Where our own, losing version goes.
@@ -67,6 +73,17 @@ pub(super) enum Step {
     Ready(Action),
     /// In the commit that is under way.
     Committing(Action),
+}
+
+/// A staging file in use.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// The path that it is for.
+    path: RelPath,
+    /// Orders about it that the disk has not answered yet.
+    unanswered: usize,
+    /// Whether the task that it was for is gone.
+    is_released: bool,
 }
 
 /// When a path is tried again.
@@ -131,13 +148,22 @@ impl Task {
         }
     }
 
-    pub(super) fn content(&self) -> crate::model::id::ContentId {
+    /// Whether our own record is still the one that this was decided by.
+    fn is_based_on(&self, local: Option<&Local>) -> bool {
+        local.map_or(self.base.is_empty(), |local| local.record.version == self.base)
+    }
+
+    pub(super) fn content(&self) -> ContentId {
         self.stage.content
     }
 
     fn chunk_count(&self) -> usize {
         self.recipe.as_ref().map_or(64, |recipe| recipe.chunks().len())
     }
+}
+
+fn version_of(local: Option<&Local>) -> VersionVector {
+    local.map(|local| local.record.version.clone()).unwrap_or_default()
 }
 
 impl<I: Index> Folder<I> {
@@ -247,16 +273,16 @@ impl<I: Index> Folder<I> {
     }
 
     fn decide(&mut self, now: Now, path: &RelPath, may_remove: bool) -> Result<Decision, I::Error> {
-        if self.retries.contains_key(path) || self.scans.is_reading(path) {
+        if self.retries.contains_key(path) || self.scans.awaits_look(path) {
             return Ok(Decision::Settled);
         }
         let Some((best, providers)) = self.best_remote(path)? else {
             return Ok(Decision::Settled);
         };
-        if !self.drop_outdated_task(path, &best, &providers)? {
+        let local = self.index.local(path)?;
+        if !self.drop_outdated_task(path, local.as_ref(), &best, &providers) {
             return Ok(Decision::Settled);
         }
-        let local = self.index.local(path)?;
         if local.as_ref().is_some_and(|l| l.ignored) {
             return Ok(Decision::Settled);
         }
@@ -267,6 +293,7 @@ impl<I: Index> Folder<I> {
                 return Ok(Decision::Settled);
             }
         };
+        let counts = matches!(verdict, Verdict::Yield { .. });
         let (version, body, by, copy) = match verdict {
             Verdict::Stay => {
                 if let Some(local) = &local {
@@ -275,17 +302,21 @@ impl<I: Index> Folder<I> {
                 return Ok(Decision::Settled);
             }
             Verdict::Take => (best.record.version.clone(), best.record.body.clone(), best.record.by, None),
-            Verdict::Agree { version, body, by } => (version, body, by, None),
+            Verdict::Agree { version, by } => (version, best.record.body.clone(), by, None),
             Verdict::Yield { version } => {
                 let copy = match &local {
-                    Some(local) if local.record.body.is_live() => self.copy_path(local)?,
+                    Some(local)
+                        if local.record.body.is_live() && !local.record.body.is_same_content(&best.record.body) =>
+                    {
+                        self.copy_path(local)?
+                    }
                     _ => None,
                 };
                 (version, best.record.body.clone(), best.record.by, copy)
             }
         };
         let target = Record { path: path.clone(), version, by, body };
-        self.begin(now, target, local, copy, best.recipe, providers, may_remove)
+        self.begin(now, target, counts, best.record.version, local, copy, best.recipe, providers, may_remove)
     }
 
     /// Returns whether the path is free for a new decision: a task for something older is dropped, one
@@ -293,30 +324,41 @@ impl<I: Index> Folder<I> {
     fn drop_outdated_task(
         &mut self,
         path: &RelPath,
+        local: Option<&Local>,
         best: &Remote,
         providers: &BTreeSet<DeviceId>,
-    ) -> Result<bool, I::Error> {
+    ) -> bool {
         let Some(task) = self.tasks.get_mut(path) else {
-            return Ok(!self.is_committing(path));
+            return !self.is_committing(path);
         };
         if matches!(task.step, Step::Committing(_)) {
-            return Ok(false);
+            return false;
         }
-        let covers = !task.target.version.is_empty()
-            && matches!(best.record.version.compare(&task.target.version), Causality::Equal | Causality::Before);
-        if covers {
-            if task.target.body.is_same_content(&best.record.body) {
+        let is_same = task.target.body.is_same_content(&best.record.body);
+        let answers_it = matches!(best.record.version.compare(&task.answers), Causality::Equal | Causality::Before);
+        if task.is_based_on(local) && answers_it {
+            if is_same {
                 task.providers.extend(providers.iter().copied());
-                if matches!(&task.step, Step::Chunks { todo, .. } if !todo.is_empty())
-                    || matches!(task.step, Step::Root { .. } | Step::Pages { .. })
-                {
+                if task.needs_provider() {
                     self.fetchable.push_back(path.clone());
                 }
             }
-            return Ok(false);
+            return false;
         }
-        self.cancel(path);
-        Ok(true)
+        if is_same && !matches!(task.step, Step::Ready(Action::Move { .. })) {
+            // Only the version is another; what was fetched serves for it as well.
+            self.drop_task(path);
+        } else {
+            self.cancel(path);
+        }
+        true
+    }
+
+    /// Drops a task, but leaves what is staged for the next one.
+    pub(super) fn drop_task(&mut self, path: &RelPath) {
+        if let Some(task) = self.tasks.remove(path) {
+            self.release_stage(&task.stage);
+        }
     }
 
     pub(super) fn cancel(&mut self, path: &RelPath) {
@@ -333,7 +375,41 @@ impl<I: Index> Folder<I> {
             }
             _ => {}
         }
-        self.stages.remove(&task.stage);
+        self.release_stage(&task.stage);
+    }
+
+    /// Gives an order to the disk that writes to a staging file, and will be answered.
+    pub(super) fn order_stage(&mut self, stage: StageId, order: Output) {
+        if let Some(stage) = self.stages.get_mut(&stage) {
+            stage.unanswered += 1;
+        }
+        self.outputs.push_back(order);
+    }
+
+    /// An order that [`Folder::order_stage`] gave was answered. Returns the path whose task has waited
+    /// for it, unless that task is gone.
+    fn stage_answered(&mut self, id: &StageId) -> Option<RelPath> {
+        let stage = self.stages.get_mut(id)?;
+        stage.unanswered = stage.unanswered.saturating_sub(1);
+        if !stage.is_released {
+            return Some(stage.path.clone());
+        }
+        if stage.unanswered == 0 {
+            let path = stage.path.clone();
+            self.stages.remove(id);
+            self.ready.insert(path);
+        }
+        None
+    }
+
+    /// A task is done with its staging file. Nobody else gets it before all orders about it are
+    /// answered: the answers could not be told from those to the next task.
+    pub(super) fn release_stage(&mut self, id: &StageId) {
+        match self.stages.get_mut(id) {
+            Some(stage) if stage.unanswered > 0 => stage.is_released = true,
+            Some(_) => drop(self.stages.remove(id)),
+            None => {}
+        }
     }
 
     /// Names the conflict copy of what lies here; `None` where a copy with this content exists already.
@@ -344,6 +420,15 @@ impl<I: Index> Folder<I> {
                 let is_copy = conflict::copy_of(&holder).is_some_and(|original| original == local.record.path);
                 let there = self.index.local(&holder)?.filter(|there| !there.ignored);
                 if is_copy && there.is_some_and(|there| there.record.body.is_same_content(&local.record.body)) {
+                    return Ok(None);
+                }
+            }
+        } else {
+            // What has no chunks is found by its name alone.
+            for there in self.index.conflicts()? {
+                let is_copy =
+                    conflict::copy_of(&there.record.path).is_some_and(|original| original == local.record.path);
+                if is_copy && there.record.body.is_same_content(&local.record.body) {
                     return Ok(None);
                 }
             }
@@ -365,6 +450,8 @@ impl<I: Index> Folder<I> {
         &mut self,
         now: Now,
         target: Record,
+        counts: bool,
+        answers: VersionVector,
         local: Option<Local>,
         copy: Option<RelPath>,
         recipe: Option<Recipe>,
@@ -385,8 +472,7 @@ impl<I: Index> Folder<I> {
         // Where the disk need not be touched, the record alone changes.
         let is_same_here = here == Some(&target.body) || (here.is_none() && !target.body.is_live());
         if is_same_here {
-            let sequence = self.index.next_sequence()?;
-            self.hold(now, target, sequence, stat, None)?;
+            self.hold_target(now, target, counts, stat, None)?;
             return Ok(Decision::Settled);
         }
         let same_content = here.is_some_and(|body| body.is_same_content(&target.body));
@@ -411,15 +497,21 @@ impl<I: Index> Folder<I> {
         if target.body.is_live() && self.prepare_parent(&path)? == Decision::Blocked {
             return Ok(Decision::Blocked);
         }
-        let content = target.body.file().map_or(crate::model::id::ContentId([0; 32]), |file| file.content);
+        let content = target.body.file().map_or(ContentId([0; 32]), |file| file.content);
         let mut stage = StageId { content, copy: 0 };
         if action.is_none() {
-            while self.stages.contains_key(&stage) {
+            while let Some(used) = self.stages.get(&stage) {
+                if used.path == path {
+                    // The former task's last orders are on their way; what they stage can be used.
+                    return Ok(Decision::Blocked);
+                }
                 stage.copy += 1;
             }
-            self.stages.insert(stage, path.clone());
+            self.stages.insert(stage, Stage { path: path.clone(), unanswered: 0, is_released: false });
         }
-        let mut task = Task { target, expect, copy, providers, recipe, stage, step: Step::Root { asked: false } };
+        let base = version_of(local.as_ref());
+        let step = Step::Root { asked: false };
+        let mut task = Task { target, counts, answers, base, expect, copy, providers, recipe, stage, step };
         if let Some(action) = action {
             task.step = Step::Ready(action);
         } else if task.recipe.is_some() {
@@ -442,12 +534,13 @@ impl<I: Index> Folder<I> {
             return Ok(Decision::Blocked);
         }
         let mut after = dir.clone();
-        'rows: loop {
-            let paths = self.index.remote_paths(Some(&after), 64)?;
+        loop {
+            let mut paths = self.index.remote_paths(Some(&after), 64)?;
+            paths.retain(|path| path.is_below(dir));
+            if paths.is_empty() {
+                break;
+            }
             for path in paths {
-                if !path.is_below(dir) {
-                    break 'rows;
-                }
                 let local = self.index.local(&path)?;
                 if let Some((best, _)) = self.best_remote(&path)?
                     && reconcile(local.as_ref().map(|l| &l.record), &best.record) != Ok(Verdict::Stay)
@@ -456,9 +549,6 @@ impl<I: Index> Folder<I> {
                     return Ok(Decision::Blocked);
                 }
                 after = path;
-            }
-            if !after.is_below(dir) {
-                break;
             }
         }
         self.sweep.removals.remove(dir);
@@ -510,17 +600,20 @@ impl<I: Index> Folder<I> {
         }
         let record = Record {
             path: parent.clone(),
-            version: VersionVector::default(),
+            version: version_of(local.as_ref()),
             by: self.tag,
             body: Body::Dir { mode: 0o755 },
         };
         let task = Task {
             target: record,
+            counts: true,
+            answers: VersionVector::default(),
+            base: version_of(local.as_ref()),
             expect: Expect::Absent,
             copy: None,
             providers: BTreeSet::new(),
             recipe: None,
-            stage: StageId { content: crate::model::id::ContentId([0; 32]), copy: 0 },
+            stage: StageId { content: ContentId([0; 32]), copy: 0 },
             step: Step::Ready(Action::MakeDir { mode: 0o755 }),
         };
         self.tasks.insert(parent, task);
@@ -547,9 +640,9 @@ impl<I: Index> Folder<I> {
             self.content_bytes -= bytes.len();
             if let [chunk] = recipe.chunks()
                 && bytes.len() == chunk.len as usize
-                && crate::model::id::ChunkId::of(&bytes) == chunk.id
+                && ChunkId::of(&bytes) == chunk.id
             {
-                self.outputs.push_back(Output::Stage(task.stage, 0, 0, VerifiedChunk::hash(bytes)));
+                self.order_stage(task.stage, Output::Stage(task.stage, 0, 0, VerifiedChunk::hash(bytes)));
                 task.step = Step::Chunks { todo: Vec::new(), asked: BTreeSet::new(), staging: BTreeSet::from([0]) };
                 return Ok(());
             }
@@ -569,7 +662,7 @@ impl<I: Index> Folder<I> {
         }
         let sources = sources.into_iter().map(|(source, _)| source).collect();
         let plan = AssemblePlan { stage: task.stage, recipe: recipe.clone(), sources, pieces, whole };
-        self.outputs.push_back(Output::Assemble(plan));
+        self.order_stage(task.stage, Output::Assemble(plan));
         task.step = Step::Assembling;
         Ok(())
     }
@@ -639,12 +732,15 @@ impl<I: Index> Folder<I> {
         }
         // Its removal is part of this task; a task of its own keeps others away from it.
         let removal = Task {
+            answers: best.record.version.clone(),
+            base: version_of(local.as_ref()),
             target: best.record,
+            counts: false,
             expect: Expect::Absent,
             copy: None,
             providers: BTreeSet::new(),
             recipe: None,
-            stage: StageId { content: crate::model::id::ContentId([0; 32]), copy: 0 },
+            stage: StageId { content: ContentId([0; 32]), copy: 0 },
             step: Step::Assembling,
         };
         self.tasks.insert(from.path.clone(), Task { step: Step::Committing(Action::Remove), ..removal });
@@ -657,7 +753,7 @@ impl<I: Index> Folder<I> {
         stage: StageId,
         outcome: AssembleOutcome,
     ) -> Result<(), I::Error> {
-        let Some(path) = self.stages.get(&stage).cloned() else {
+        let Some(path) = self.stage_answered(&stage) else {
             return Ok(());
         };
         if !self.tasks.get(&path).is_some_and(|task| matches!(task.step, Step::Assembling)) {
@@ -684,7 +780,7 @@ impl<I: Index> Folder<I> {
         chunk: u32,
         result: Result<(), (ProblemKind, String)>,
     ) {
-        let Some(path) = self.stages.get(&stage).cloned() else {
+        let Some(path) = self.stage_answered(&stage) else {
             return;
         };
         match result {
@@ -715,9 +811,7 @@ impl<I: Index> Folder<I> {
     pub(super) fn give_up(&mut self, now: Now, path: &RelPath, kind: ProblemKind, detail: String) {
         self.report(Some(path), kind, detail);
         // What is staged already stays, for the next attempt.
-        if let Some(task) = self.tasks.remove(path) {
-            self.stages.remove(&task.stage);
-        }
+        self.drop_task(path);
         self.put_off(now, path, false);
     }
 
@@ -738,6 +832,11 @@ impl<I: Index> Folder<I> {
         let (mut items, mut removals) = (Vec::new(), Vec::new());
         for path in paths {
             if items.len() + removals.len() >= COMMIT_ITEMS_MAX || self.scans.is_reading(&path) {
+                continue;
+            }
+            if !self.is_up_to_date(&path)? {
+                self.cancel(&path);
+                self.ready.insert(path);
                 continue;
             }
             let is_removal = self.tasks.get(&path).is_some_and(|task| !task.target.body.is_live());
@@ -799,6 +898,20 @@ impl<I: Index> Folder<I> {
         Ok(())
     }
 
+    /// Whether our records at the paths that a task changes are still those that it was decided by.
+    fn is_up_to_date(&self, path: &RelPath) -> Result<bool, I::Error> {
+        let Some(task) = self.tasks.get(path) else {
+            return Ok(false);
+        };
+        if let Step::Ready(Action::Move { from, .. }) = &task.step {
+            let local = self.index.local(from)?;
+            if !self.tasks.get(from).is_some_and(|removal| removal.is_based_on(local.as_ref())) {
+                return Ok(false);
+            }
+        }
+        Ok(task.is_based_on(self.index.local(path)?.as_ref()))
+    }
+
     pub(super) fn handle_committed(&mut self, now: Now, outcomes: Vec<CommitOutcome>) -> Result<(), I::Error> {
         let last_job = JobId(self.jobs);
         for path in std::mem::take(&mut self.committing) {
@@ -812,7 +925,7 @@ impl<I: Index> Folder<I> {
                 continue;
             };
             let action = action.clone();
-            self.stages.remove(&task.stage);
+            self.release_stage(&task.stage);
             self.handle_outcome(now, path, task, action, outcome)?;
         }
         self.unblock();
@@ -933,11 +1046,31 @@ impl<I: Index> Folder<I> {
 
     /// The disk holds the target durably: the index learns of it.
     fn finish(&mut self, now: Now, task: Task, stat: Option<Stat>) -> Result<(), I::Error> {
-        let mut record = task.target;
+        let record = task.target;
+        // What the file system made of mode and time is what is held; where it keeps less than was
+        // asked for, that must not look like an edit.
+        let path = record.path.clone();
+        self.note(Note::Took(path.clone(), record.body.clone(), record.by));
+        let recipe = task.recipe.filter(|_| record.body.file().is_some());
+        self.hold_target(now, record, task.counts, stat, recipe.as_ref())?;
+        if !self.index.remotes(&path)?.is_empty() {
+            self.ready.insert(path);
+        }
+        Ok(())
+    }
+
+    /// Writes a record that peers led to, and counts it where it is a change of our own.
+    pub(super) fn hold_target(
+        &mut self,
+        now: Now,
+        mut record: Record,
+        counts: bool,
+        stat: Option<Stat>,
+        recipe: Option<&Recipe>,
+    ) -> Result<(), I::Error> {
         let sequence = self.index.next_sequence()?;
-        if record.version.is_empty() {
-            let before = self.index.local(&record.path)?.map(|l| l.record.version).unwrap_or_default();
-            match before.after_change(self.author, sequence.0) {
+        if counts {
+            match record.version.after_change(self.author, sequence.0) {
                 Ok(version) => record.version = version,
                 Err(error) => {
                     self.report(Some(&record.path), ProblemKind::Refused, error.to_string());
@@ -945,15 +1078,6 @@ impl<I: Index> Folder<I> {
                 }
             }
         }
-        // What the file system made of mode and time is what is held; where it keeps less than was
-        // asked for, that must not look like an edit.
-        let path = record.path.clone();
-        self.note(Note::Took(path.clone(), record.body.clone(), record.by));
-        let recipe = task.recipe.filter(|_| record.body.file().is_some());
-        self.hold(now, record, sequence, stat, recipe.as_ref())?;
-        if !self.index.remotes(&path)?.is_empty() {
-            self.ready.insert(path);
-        }
-        Ok(())
+        self.hold(now, record, sequence, stat, recipe)
     }
 }

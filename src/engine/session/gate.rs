@@ -2,16 +2,18 @@
 //!
 //! In Noise XK the responder answers before it learns who asks, so anybody who knows a device id would
 //! get an answer. Here the first message comes with a tag that only the two devices of a pair can make:
-//! a MAC of the message and of the day under a key that both derive from the Diffie-Hellman of their
-//! long-term keys. A first message without a valid tag, or one that was seen before, gets nothing.
+//! a MAC of the message under a key that both derive from the Diffie-Hellman of their long-term keys. A
+//! first message without a valid tag, or one that was seen before, gets nothing. No clock is asked: a
+//! device whose clock is wrong by years is let in like any other, and one that is set back opens no
+//! window for replays.
 //!
 //! The tag is bound to its direction, so that a message sent to a device cannot be played back to the
 //! device that made it, and to the suite, which is therefore never written on the wire.
 //!
 //! Not here: what silence looks like from outside; that is up to the shell that owns the socket.
-//! Replays are remembered in memory only: one recorded yesterday or today can have one more answer from
-//! a daemon that was restarted in between. That answer proves nothing to whoever replays it beyond the
-//! fact that a device is there, and it cannot be continued without the initiator's ephemeral key.
+//! The shell keeps what [`Gate::admit`] let in across restarts ([`Gate::remember`]). Should that be
+//! lost, an old first message can have one more answer; it proves nothing to whoever replays it beyond
+//! the fact that a device is there, and cannot be continued without the initiator's ephemeral key.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -24,23 +26,8 @@ use crate::model::limits::{DEVICES_MAX, REPLAY_CACHE_MAX};
 /// Length of the tag in front of the first message, in bytes.
 pub const TAG_LEN: usize = 16;
 
-type Tag = [u8; TAG_LEN];
-
-/// A day since 1970, by the wall clock: how precisely the clocks of two devices must agree.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Day(pub u64);
-
-impl Day {
-    /// Returns the day of a number of seconds since 1970.
-    pub const fn of_unix_seconds(seconds: u64) -> Self {
-        Self(seconds / (24 * 60 * 60))
-    }
-
-    /// Returns the days on which a tag may have been made that is seen today.
-    fn accepted(self) -> [Self; 3] {
-        [self, Self(self.0.saturating_sub(1)), Self(self.0.saturating_add(1))]
-    }
-}
+/// The tag in front of a first message.
+pub type Tag = [u8; TAG_LEN];
 
 /// The keys that a pair of devices shares without ever having spoken, both derived from the
 /// Diffie-Hellman of their long-term keys. Wiped on drop.
@@ -67,8 +54,8 @@ impl PairKeys {
     }
 
     /// Makes the tag with which `initiator` asks `responder` for an answer.
-    pub fn tag(&self, now: Day, initiator: &DeviceId, responder: &DeviceId, suite: Suite, message: &[u8]) -> Tag {
-        self.direction(initiator, responder).tag(now, suite, &blake3::hash(message))
+    pub fn tag(&self, initiator: &DeviceId, responder: &DeviceId, suite: Suite, message: &[u8]) -> Tag {
+        self.direction(initiator, responder).tag(suite, &blake3::hash(message))
     }
 
     fn direction(&self, initiator: &DeviceId, responder: &DeviceId) -> TagKey {
@@ -84,12 +71,11 @@ impl PairKeys {
 struct TagKey(Zeroizing<[u8; 32]>);
 
 impl TagKey {
-    /// Hashes 41 bytes, that is one block: a responder does this six times for each device it trusts.
-    fn tag(&self, day: Day, suite: Suite, message: &blake3::Hash) -> Tag {
-        let mut input = [0; 41];
+    /// Hashes 33 bytes, that is one block: a responder does this twice for each device it trusts.
+    fn tag(&self, suite: Suite, message: &blake3::Hash) -> Tag {
+        let mut input = [0; 33];
         input[0] = suite.code();
-        input[1..9].copy_from_slice(&day.0.to_le_bytes());
-        input[9..].copy_from_slice(message.as_bytes());
+        input[1..].copy_from_slice(message.as_bytes());
         let mut tag = [0; TAG_LEN];
         tag.copy_from_slice(&blake3::keyed_hash(&self.0, &input).as_bytes()[..TAG_LEN]);
         tag
@@ -99,7 +85,7 @@ impl TagKey {
 /// Why a first message gets no answer. For the local log only: whoever sent it learns nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Silence {
-    /// No trusted device made the tag for us, on any of the days that count.
+    /// No trusted device made the tag for us.
     #[error("the first message has no tag of a trusted device")]
     Unknown,
     /// The message was answered before.
@@ -112,6 +98,7 @@ pub struct Admission<'m> {
     pub(crate) peer: DeviceId,
     pub(crate) suite: Suite,
     pub(crate) pair: PairKeys,
+    pub(crate) tag: Tag,
     pub(crate) noise: &'m [u8],
 }
 
@@ -174,20 +161,24 @@ impl Gate {
     /// Decides whether a first message gets an answer; each gets one at most.
     ///
     /// The cost for a message that gets none depends on the number of trusted devices alone.
-    pub fn admit<'m>(&mut self, now: Day, message: &'m [u8]) -> Result<Admission<'m>, Silence> {
+    pub fn admit<'m>(&mut self, message: &'m [u8]) -> Result<Admission<'m>, Silence> {
         let (tag, noise) = message.split_first_chunk::<TAG_LEN>().ok_or(Silence::Unknown)?;
-        let admission = self.find(now, tag, noise).ok_or(Silence::Unknown)?;
+        let admission = self.find(tag, noise).ok_or(Silence::Unknown)?;
         if self.answered.insert(*tag) { Ok(admission) } else { Err(Silence::Replay) }
     }
 
-    fn find<'m>(&self, now: Day, tag: &Tag, noise: &'m [u8]) -> Option<Admission<'m>> {
+    /// Remembers a first message that was answered in an earlier life, by its tag. The oldest first.
+    pub fn remember(&mut self, tag: Tag) {
+        self.answered.insert(tag);
+    }
+
+    fn find<'m>(&self, tag: &Tag, noise: &'m [u8]) -> Option<Admission<'m>> {
         let hash = blake3::hash(noise);
         for (device, trusted) in &self.trusted {
-            for day in now.accepted() {
-                for suite in Suite::ALL {
-                    if is_equal(&trusted.incoming.tag(day, suite, &hash), tag) {
-                        return Some(Admission { peer: *device, suite, pair: trusted.keys.clone(), noise });
-                    }
+            for suite in Suite::ALL {
+                if is_equal(&trusted.incoming.tag(suite, &hash), tag) {
+                    let pair = trusted.keys.clone();
+                    return Some(Admission { peer: *device, suite, pair, tag: *tag, noise });
                 }
             }
         }
@@ -207,8 +198,7 @@ fn is_equal(a: &Tag, b: &Tag) -> bool {
 
 /// The tags of the first messages answered last, at most a bound of them.
 ///
-/// Nothing is forgotten by its age, so a clock that is set back opens no window; the oldest makes room
-/// for the newest. Only trusted devices get this far, so no stranger can push one out.
+/// Nothing is forgotten by its age; the oldest makes room for the newest. Only trusted devices get this far, so no stranger can push one out.
 struct ReplayCache {
     bound: usize,
     tags: BTreeSet<Tag>,
@@ -239,8 +229,6 @@ impl ReplayCache {
 mod tests {
     use super::*;
 
-    const TODAY: Day = Day(20_000);
-
     fn device(n: u32) -> DeviceId {
         DeviceId::from_public_key(*blake3::hash(&n.to_le_bytes()).as_bytes())
     }
@@ -259,13 +247,13 @@ mod tests {
         gate
     }
 
-    fn first_message(day: Day, from: u32, to: u32, suite: Suite, noise: &[u8]) -> Vec<u8> {
-        let tag = keys(from, to).tag(day, &device(from), &device(to), suite, noise);
+    fn first_message(from: u32, to: u32, suite: Suite, noise: &[u8]) -> Vec<u8> {
+        let tag = keys(from, to).tag(&device(from), &device(to), suite, noise);
         [&tag, noise].concat()
     }
 
-    fn check(gate: &mut Gate, now: Day, message: &[u8]) -> Result<(DeviceId, Suite), Silence> {
-        gate.admit(now, message).map(|admission| (admission.peer, admission.suite))
+    fn check(gate: &mut Gate, message: &[u8]) -> Result<(DeviceId, Suite), Silence> {
+        gate.admit(message).map(|admission| (admission.peer, admission.suite))
     }
 
     #[test]
@@ -273,65 +261,60 @@ mod tests {
         let mut gate = gate(0, 1..=1000);
         for from in [1, 2, 500, 1000] {
             for suite in Suite::ALL {
-                let message = first_message(TODAY, from, 0, suite, b"hello");
-                assert_eq!(check(&mut gate, TODAY, &message), Ok((device(from), suite)));
+                let message = first_message(from, 0, suite, b"hello");
+                assert_eq!(check(&mut gate, &message), Ok((device(from), suite)));
             }
         }
-        let stranger = first_message(TODAY, 1001, 0, Suite::AesGcm, b"hello");
-        assert_eq!(check(&mut gate, TODAY, &stranger), Err(Silence::Unknown));
+        let stranger = first_message(1001, 0, Suite::AesGcm, b"hello");
+        assert_eq!(check(&mut gate, &stranger), Err(Silence::Unknown));
     }
 
     #[test]
     fn a_message_is_answered_once() {
         let mut gate = gate(0, [1]);
-        let message = first_message(TODAY, 1, 0, Suite::AesGcm, b"hello");
-        assert!(check(&mut gate, TODAY, &message).is_ok());
-        for day in [TODAY, Day(TODAY.0 + 1), Day(TODAY.0 - 1)] {
-            assert_eq!(check(&mut gate, day, &message), Err(Silence::Replay));
-        }
-        let other = first_message(TODAY, 1, 0, Suite::AesGcm, b"hello again");
-        assert!(check(&mut gate, TODAY, &other).is_ok());
+        let message = first_message(1, 0, Suite::AesGcm, b"hello");
+        assert!(check(&mut gate, &message).is_ok());
+        assert_eq!(check(&mut gate, &message), Err(Silence::Replay));
+        let other = first_message(1, 0, Suite::AesGcm, b"hello again");
+        assert!(check(&mut gate, &other).is_ok());
     }
 
     #[test]
     fn a_message_played_back_to_its_maker_is_refused() {
-        let message = first_message(TODAY, 1, 0, Suite::AesGcm, b"hello");
-        assert_eq!(check(&mut gate(1, [0]), TODAY, &message), Err(Silence::Unknown));
+        let message = first_message(1, 0, Suite::AesGcm, b"hello");
+        assert_eq!(check(&mut gate(1, [0]), &message), Err(Silence::Unknown));
     }
 
     #[test]
     fn a_message_for_another_device_is_refused() {
-        let message = first_message(TODAY, 1, 2, Suite::AesGcm, b"hello");
-        assert_eq!(check(&mut gate(0, [1, 2]), TODAY, &message), Err(Silence::Unknown));
+        let message = first_message(1, 2, Suite::AesGcm, b"hello");
+        assert_eq!(check(&mut gate(0, [1, 2]), &message), Err(Silence::Unknown));
     }
 
     #[test]
-    fn clocks_may_differ_by_a_day_and_no_more() {
-        for (made, accepted) in [(-2, false), (-1, true), (0, true), (1, true), (2, false)] {
-            let day = Day(TODAY.0.checked_add_signed(made).unwrap());
-            let message = first_message(day, 1, 0, Suite::AesGcm, b"hello");
-            assert_eq!(check(&mut gate(0, [1]), TODAY, &message).is_ok(), accepted, "{made}");
-        }
-        let at_the_edge = first_message(Day(0), 1, 0, Suite::AesGcm, b"hello");
-        assert!(check(&mut gate(0, [1]), Day(0), &at_the_edge).is_ok());
+    fn a_message_that_an_earlier_life_answered_is_refused() {
+        let message = first_message(1, 0, Suite::AesGcm, b"hello");
+        let mut gate = gate(0, [1]);
+        gate.remember(*message.first_chunk().unwrap());
+        assert_eq!(check(&mut gate, &message), Err(Silence::Replay));
     }
 
     #[test]
     fn one_flipped_bit_is_refused() {
-        let message = first_message(TODAY, 1, 0, Suite::AesGcm, b"hello");
+        let message = first_message(1, 0, Suite::AesGcm, b"hello");
         let mut gate = gate(0, [1]);
         for bit in 0..message.len() * 8 {
             let mut wrong = message.clone();
             wrong[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(check(&mut gate, TODAY, &wrong), Err(Silence::Unknown), "bit {bit}");
+            assert_eq!(check(&mut gate, &wrong), Err(Silence::Unknown), "bit {bit}");
         }
-        assert!(check(&mut gate, TODAY, &message).is_ok());
+        assert!(check(&mut gate, &message).is_ok());
     }
 
     #[test]
     fn what_is_shorter_than_a_tag_is_refused() {
         for len in 0..=TAG_LEN {
-            assert_eq!(check(&mut gate(0, [1]), TODAY, &vec![0; len]), Err(Silence::Unknown));
+            assert_eq!(check(&mut gate(0, [1]), &vec![0; len]), Err(Silence::Unknown));
         }
     }
 
@@ -339,8 +322,8 @@ mod tests {
     fn a_device_no_longer_trusted_is_refused() {
         let mut gate = gate(0, [1, 2]);
         gate.distrust(&device(1));
-        let message = first_message(TODAY, 1, 0, Suite::AesGcm, b"hello");
-        assert_eq!(check(&mut gate, TODAY, &message), Err(Silence::Unknown));
+        let message = first_message(1, 0, Suite::AesGcm, b"hello");
+        assert_eq!(check(&mut gate, &message), Err(Silence::Unknown));
         assert!(gate.keys_of(&device(1)).is_none());
         assert!(gate.keys_of(&device(2)).is_some());
     }
@@ -348,8 +331,8 @@ mod tests {
     #[test]
     fn a_device_never_trusts_itself() {
         let mut gate = gate(0, [0]);
-        let message = first_message(TODAY, 0, 0, Suite::AesGcm, b"hello");
-        assert_eq!(check(&mut gate, TODAY, &message), Err(Silence::Unknown));
+        let message = first_message(0, 0, Suite::AesGcm, b"hello");
+        assert_eq!(check(&mut gate, &message), Err(Silence::Unknown));
     }
 
     #[test]

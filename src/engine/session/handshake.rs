@@ -24,7 +24,7 @@ use snow::resolvers::BoxedCryptoResolver;
 use snow::{Builder, HandshakeState, StatelessTransportState};
 use zeroize::Zeroizing;
 
-use crate::engine::session::gate::{Admission, Day, PairKeys, TAG_LEN};
+use crate::engine::session::gate::{Admission, PairKeys, TAG_LEN};
 use crate::engine::session::suite::Suite;
 use crate::model::id::DeviceId;
 
@@ -175,7 +175,6 @@ pub struct Initiator {
 impl Initiator {
     /// Begins a handshake with a trusted device. The bytes are [`FIRST_LEN`] long.
     pub fn start(
-        now: Day,
         local: &Local,
         peer: DeviceId,
         pair: PairKeys,
@@ -190,7 +189,7 @@ impl Initiator {
         let (decapsulate, key) = primitives.kem_generate().map_err(HandshakeError::LocalKem)?;
         let mut message = vec![0; FIRST_LEN];
         write_exactly(&mut noise, &key, &mut message[TAG_LEN..])?;
-        let tag = pair.tag(now, &local.device, &peer, suite, &message[TAG_LEN..]);
+        let tag = pair.tag(&local.device, &peer, suite, &message[TAG_LEN..]);
         message[..TAG_LEN].copy_from_slice(&tag);
         Ok((Self { noise, decapsulate, pair, session: Session::new(local, peer, suite) }, message))
     }
@@ -241,7 +240,7 @@ impl Responder {
         admission: Admission<'_>,
         primitives: &dyn Primitives,
     ) -> Result<(Self, Vec<u8>), HandshakeError> {
-        let Admission { peer, suite, pair, noise: message } = admission;
+        let Admission { peer, suite, pair, noise: message, .. } = admission;
         let prologue = prologue(suite, &peer, &local.device);
         let mut noise = builder(local, suite, &prologue, primitives)
             .and_then(Builder::build_responder)

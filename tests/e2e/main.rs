@@ -1,0 +1,16 @@
+//! Real daemons, real files, real sockets of this machine: what a person gets, through the built program.
+//!
+//! Nothing here is timed: a test waits for what has to become true, as long as a busy machine needs.
+
+// A helper that fails is a test that fails.
+#![allow(clippy::unwrap_used)]
+
+mod apart;
+mod demo;
+mod lab;
+mod past;
+mod proxy;
+mod sharing;
+mod strangers;
+mod sync;
+mod trouble;

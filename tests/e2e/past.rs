@@ -1,0 +1,80 @@
+//! What a sync replaced or deleted is kept, and comes back.
+
+use std::fs;
+
+use crate::lab::{Lab, wait_settled, wait_until};
+
+#[test]
+fn files_and_trees_come_back_as_they_were() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    a.write("letter.txt", "first");
+    a.write("tree/one", "1");
+    a.write("tree/sub/two", "22");
+    a.write("tree/sub/unchanged", "the same all along");
+    wait_settled(&[&a, &b]);
+    a.write("letter.txt", "second!");
+    wait_until("b has the second", || b.read("letter.txt").as_deref() == Some("second!"));
+    wait_settled(&[&a, &b]);
+    a.write("letter.txt", "third, and last");
+    wait_until("b has the third", || b.read("letter.txt").as_deref() == Some("third, and last"));
+    wait_settled(&[&a, &b]);
+
+    // The list: newest first, times that `restore` takes, and sizes.
+    let past = b.json(&["history", &b.text("letter.txt")]);
+    let past = past.as_array().unwrap();
+    let sizes: Vec<_> = past.iter().map(|entry| entry["size"].as_u64().unwrap()).collect();
+    assert_eq!(sizes, [7, 5], "{past:?}");
+    assert!(past.iter().all(|entry| entry["device"] == "a" && entry["kind"] == "file"), "{past:?}");
+    let first_time = past[1]["time"].as_str().unwrap().to_owned();
+
+    // To another place; the file itself is left alone.
+    let out = lab.path("out/letter.txt");
+    b.ok(&["restore", &b.text("letter.txt"), "--at", &first_time, "--to", out.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(&out).unwrap(), "first");
+    assert_eq!(b.read("letter.txt").as_deref(), Some("third, and last"));
+
+    // Back in its place, as it was before the last change; that syncs, and can be undone.
+    b.ok(&["restore", &b.text("letter.txt")]);
+    wait_until("what was restored comes to a", || a.read("letter.txt").as_deref() == Some("second!"));
+    wait_settled(&[&a, &b]);
+    b.ok(&["restore", &b.text("letter.txt"), "--at", &first_time]);
+    wait_until("the first comes to a", || a.read("letter.txt").as_deref() == Some("first"));
+    wait_settled(&[&a, &b]);
+
+    // A deleted tree, out of the history of the device that did not delete it.
+    b.write("tree/one", "1 by b");
+    wait_until("a has what b changed", || a.read("tree/one").as_deref() == Some("1 by b"));
+    wait_settled(&[&a, &b]);
+    let before_deletion = jiff::Timestamp::now().to_string();
+    fs::remove_dir_all(a.at("tree")).unwrap();
+    wait_until("the tree is gone on b", || !b.has("tree"));
+    wait_settled(&[&a, &b]);
+    let out = lab.path("out/tree");
+    b.ok(&["restore", &b.text("tree"), "--at", &before_deletion, "--to", out.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(out.join("one")).unwrap(), "1 by b");
+    assert_eq!(fs::read_to_string(out.join("sub/unchanged")).unwrap(), "the same all along");
+    b.ok(&["restore", &b.text("tree")]);
+    wait_until("the tree is back on both", || {
+        let expected = [("tree/one", "1 by b"), ("tree/sub/two", "22"), ("tree/sub/unchanged", "the same all along")];
+        expected.iter().all(|(path, text)| [&a, &b].iter().all(|d| d.read(path).as_deref() == Some(text)))
+    });
+    let tree = wait_settled(&[&a, &b]);
+    assert_eq!(tree.len(), 6, "{tree:?}");
+
+    // What is asked for and was never there is a clear error.
+    let ran = b.cli(&["restore", &b.text("never")]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("error: "), "{ran:?}");
+    let ran = b.cli(&["history", &b.text("never")]);
+    assert!(ran.code == 1 && ran.stderr.contains("nothing is known of"), "{ran:?}");
+    let ran = b.cli(&["history", "/nowhere/at/all"]);
+    assert!(ran.code == 1 && ran.stderr.contains("lies in no synced folder"), "{ran:?}");
+
+    // History outlives the daemon.
+    b.stop();
+    b.serve();
+    b.wait_connected(&a);
+    assert!(b.json(&["history", &b.text("letter.txt")]).as_array().unwrap().len() >= 3);
+    assert!(b.status().folders[0].history_bytes > 0);
+}

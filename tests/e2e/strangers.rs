@@ -1,0 +1,220 @@
+//! What is said to those who are not trusted, and what those who are can do.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use kinfold::engine::session::gate::PairKeys;
+use kinfold::engine::session::handshake::{FIRST_LEN, Local, Versions};
+use kinfold::keys::identity::Identity;
+use kinfold::model::id::{ContentId, DeviceId, FolderId, Incarnation, Sequence};
+use kinfold::model::path::RelPath;
+use kinfold::model::rights::Members;
+use kinfold::net::connection::Connection;
+use kinfold::net::crypto::{SystemPrimitives, has_aes_hardware};
+use kinfold::net::dial::{DialError, dial};
+use kinfold::net::endpoint::Endpoint;
+use kinfold::net::policy::Policy;
+use kinfold::wire::message::{FolderHello, Hello, Message, WantRecipe};
+use tokio::runtime::Runtime;
+
+use crate::lab::{AMPLE, DATA, Device, Lab, noise, wait_settled, wait_until};
+use crate::proxy::Proxy;
+
+/// A device that is nothing but this library's own network code and a key.
+struct Puppet {
+    identity: Identity,
+    runtime: Runtime,
+}
+
+impl Puppet {
+    fn new(lab: &Lab, name: &str) -> Self {
+        let identity = Identity::create(&lab.path(name)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { identity, runtime }
+    }
+
+    fn id(&self) -> DeviceId {
+        self.identity.device_id()
+    }
+
+    fn dial(&self, peer: DeviceId, address: SocketAddr) -> Result<Connection, DialError> {
+        let local = Local {
+            device: self.id(),
+            private: self.identity.private_key(),
+            versions: Versions::OURS,
+            has_aes: has_aes_hardware(),
+        };
+        let policy = Policy { lan_only: true, allowed: Vec::new() };
+        let endpoint = Endpoint::new(local, Box::new(SystemPrimitives), policy);
+        endpoint.trust(peer, PairKeys::derive(&self.identity.agree(&peer).unwrap())).unwrap();
+        let suite = endpoint.suite_for(None);
+        self.runtime.block_on(dial(&endpoint, peer, address, suite, AMPLE))
+    }
+}
+
+fn id_of(device: &Device) -> DeviceId {
+    DeviceId::parse(&device.id()).unwrap()
+}
+
+/// Sends bytes and returns all that comes back until the other end closes.
+fn send_raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(AMPLE)).unwrap();
+    // It may close while this is still being sent.
+    stream.write_all(bytes).ok();
+    stream.shutdown(Shutdown::Write).ok();
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => {}
+        Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "it does not close"),
+    }
+    answer
+}
+
+#[test]
+fn a_stranger_gets_not_one_byte() {
+    let lab = Lab::new();
+    let (a, b) = (lab.device("a"), lab.device("b"));
+    let line = Proxy::start(a.address, 0);
+    b.trusts_at(&a, line.address);
+    a.ok(&["device", "add", &b.id(), "--name", "b"]);
+    a.ok(&["folder", "add", a.root_text(), "--name", DATA, "--share", "b"]);
+    b.ok(&["folder", "accept", DATA, b.root_text(), "--from", "a"]);
+    a.serve();
+    b.serve();
+    a.write("file", "f");
+    wait_settled(&[&a, &b]);
+
+    // Somebody who knows the id and speaks the protocol, with a key that is not trusted.
+    let stranger = Puppet::new(&lab, "stranger");
+    let error = stranger.dial(id_of(&a), a.address).expect_err("a stranger is not let in");
+    assert!(matches!(error, DialError::NoAnswer { .. }), "{error:?}");
+
+    // What a trusted device really sent, once more; with one bit changed; in part.
+    let recorded = line.first_bytes(FIRST_LEN).unwrap();
+    let mut forged = recorded.clone();
+    forged[FIRST_LEN / 2] ^= 1;
+    for bytes in [&recorded[..], &forged, &recorded[..100], b"GET / HTTP/1.1\r\n\r\n", &noise(7, 1 << 17), b""] {
+        assert_eq!(send_raw(a.address, bytes), b"", "{} bytes", bytes.len());
+    }
+    // A daemon that was restarted answers a replay at most once, and it cannot be gone on with; the
+    // daemons are no worse for any of it.
+    assert!(a.is_connected_to(&b));
+    a.write("after", "goes on");
+    wait_settled(&[&a, &b]);
+    assert!(a.status().peers.iter().all(|peer| peer.name == "b"));
+}
+
+/// Reads until the connection ends.
+fn read_to_end(connection: Connection) -> usize {
+    let (mut reader, _writer) = connection.split();
+    reader.set_read_timeout(Some(AMPLE)).unwrap();
+    let mut frames = 0;
+    while reader.read().is_ok() {
+        frames += 1;
+    }
+    frames
+}
+
+#[test]
+fn a_peer_that_breaks_the_protocol_is_cut_off_and_the_daemon_lives_on() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    a.write("file", "f");
+    wait_settled(&[&a, &b]);
+    let puppet = Puppet::new(&lab, "puppet");
+    a.ok(&["device", "add", &puppet.id().to_string(), "--name", "puppet"]);
+    let is_connected = || a.status().peers.iter().any(|peer| peer.name == "puppet" && peer.connected);
+
+    // Each kind of message, with a header and a body that are none.
+    let kinds = [0x01, 0x02, 0x03, 0x10, 0x11, 0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26];
+    for (n, kind) in kinds.into_iter().enumerate() {
+        let connection = puppet.dial(id_of(&a), a.address).unwrap();
+        wait_until("the puppet is connected", is_connected);
+        let cutter = connection.cutter();
+        let (mut reader, mut writer) = connection.split();
+        reader.set_read_timeout(Some(AMPLE)).unwrap();
+        let garbage = noise(n as u64, 300);
+        writer.send(kind, &garbage[..40], &garbage).and_then(|()| writer.flush()).unwrap();
+        let ended = loop {
+            if let Err(error) = reader.read() {
+                break error;
+            }
+        };
+        cutter.cut();
+        assert!(!format!("{ended:?}").contains("WouldBlock"), "kind {kind:#x} is not refused: {ended:?}");
+        wait_until("the puppet is out", || !is_connected());
+    }
+    let refusals = a.log_text().matches("the device broke the protocol").count();
+    assert!(refusals >= kinds.len(), "{refusals} refusals are in the log\n{}", a.log_tail());
+
+    // Kinds that are not known yet are let pass.
+    let (mut reader, mut writer) = puppet.dial(id_of(&a), a.address).unwrap().split();
+    reader.set_read_timeout(Some(AMPLE)).unwrap();
+    writer.send(0x7f, b"from the future", &noise(1, 1000)).unwrap();
+    writer.send(Message::Ping.kind(), b"", b"").and_then(|()| writer.flush()).unwrap();
+    while reader.read().expect("the connection stands").kind != Message::Pong.kind() {}
+    drop((reader, writer));
+
+    assert!(a.runs());
+    b.write("after", "goes on");
+    wait_settled(&[&a, &b]);
+}
+
+#[test]
+fn a_trusted_device_learns_nothing_of_folders_that_are_not_shared_with_it() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    a.write("secret.txt", "secret");
+    wait_settled(&[&a, &b]);
+    let puppet = Puppet::new(&lab, "puppet");
+    a.ok(&["device", "add", &puppet.id().to_string(), "--name", "puppet"]);
+    let folder: FolderId = a.folder(DATA).id;
+
+    let (mut reader, mut writer) = puppet.dial(id_of(&a), a.address).unwrap().split();
+    let mut send = |message: &Message| {
+        let (header, body) = message.encode();
+        writer.send(message.kind(), &header, &body).and_then(|()| writer.flush()).unwrap();
+    };
+    // It claims to hold the folder, and asks for what it knows the name of.
+    let hello = FolderHello {
+        folder,
+        name: DATA.to_owned(),
+        holds: true,
+        incarnation: Incarnation(1),
+        last: Sequence(0),
+        received: None,
+        members: Members::default(),
+    };
+    send(&Message::Hello(Hello { name: "puppet".to_owned(), folders: vec![hello.clone()] }));
+    send(&Message::Folder(hello));
+    let path = RelPath::parse(b"secret.txt").unwrap();
+    send(&Message::WantRecipe(WantRecipe { request: 1, folder, path, content: ContentId([0; 32]) }));
+    // Something that happens in the folder is not told either.
+    a.write("more.txt", "more");
+    wait_until("b has it", || b.has("more.txt"));
+    send(&Message::Ping);
+    reader.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut kinds = Vec::new();
+    while let Ok(frame) = reader.read() {
+        if frame.kind == 0x01 {
+            match Message::decode(frame.kind, &frame.header, &frame.body).unwrap().unwrap() {
+                Message::Hello(hello) => assert!(hello.folders.is_empty(), "{hello:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        kinds.push(frame.kind);
+    }
+    kinds.retain(|kind| ![0x01, 0x30, 0x31].contains(kind));
+    assert!(kinds.is_empty(), "it was told something: {kinds:x?}");
+    assert_eq!(a.folder(DATA).members.len(), 1);
+
+    // Where the daemon is removed from the trust list, a session that stands is cut.
+    let connection = puppet.dial(id_of(&a), a.address).unwrap();
+    wait_until("it is connected", || a.status().peers.iter().any(|peer| peer.name == "puppet" && peer.connected));
+    a.ok(&["device", "remove", "puppet"]);
+    read_to_end(connection);
+    let error = puppet.dial(id_of(&a), a.address).expect_err("it is trusted no longer");
+    assert!(matches!(error, DialError::NoAnswer { .. }), "{error:?}");
+}
