@@ -170,10 +170,7 @@ impl Device {
     /// Runs a command of this device and returns what it prints.
     fn run(&self, args: &[&str]) -> Result<String, Failure> {
         let doing = || format!("`kinfold {}` on {}", args.join(" "), self.name);
-        let output = self
-            .kinfold(args)?
-            .output()
-            .map_err(|error| Failure::from_error(&error).while_doing(&doing()))?;
+        let output = self.kinfold(args)?.output().map_err(|error| Failure::from_error(&error).while_doing(&doing()))?;
         // Something that waits for a person is no failure here: it is made on purpose.
         if !output.status.success() && output.status.code() != Some(i32::from(Exit::NeedsPerson as u8)) {
             let stderr = String::from_utf8_lossy(&output.stderr);

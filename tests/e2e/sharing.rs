@@ -30,7 +30,12 @@ fn a_chain_of_three_converges_and_the_ends_need_not_know_each_other() {
     c.write("from-c", "c");
     b.write("from-b", "b");
     let tree = wait_same(&[&a, &b, &c]);
-    assert!(tree.len() == 3 || { wait_until("all three", || a.tree().len() == 3 && c.tree().len() == 3); true });
+    assert!(
+        tree.len() == 3 || {
+            wait_until("all three", || a.tree().len() == 3 && c.tree().len() == 3);
+            true
+        }
+    );
     wait_settled(&[&a, &b, &c]);
     a.write("from-c", "changed by a");
     wait_until("c has what a changed", || c.read("from-c").as_deref() == Some("changed by a"));

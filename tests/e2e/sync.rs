@@ -20,7 +20,9 @@ fn real_files() -> Vec<(PathBuf, PathBuf)> {
     let sysroot = sysroot.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
-    let places = sysroot.iter().flat_map(|sysroot| ["etc", "libexec", "share/doc/rust/html/std", "share/doc"].map(|p| sysroot.join(p)));
+    let places = sysroot
+        .iter()
+        .flat_map(|sysroot| ["etc", "libexec", "share/doc/rust/html/std", "share/doc"].map(|p| sysroot.join(p)));
     let mut found = Vec::new();
     let mut bytes = 0;
     for place in places.chain(home.map(|home| home.join("registry/src"))) {

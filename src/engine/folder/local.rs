@@ -27,6 +27,20 @@ const BUSY_PAUSE: Duration = Duration::from_millis(250);
 /// Files that are read at a time.
 const HASHES_MAX: usize = 64;
 
+/// How long a path must be gone before it counts as deleted, and how long at most it is waited that
+/// nothing is being looked at any more: it may turn up under another name, and then nothing need travel.
+const GONE_PAUSE: Duration = Duration::from_millis(300);
+const GONE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A path that was not found where the index has something.
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    /// When that was seen.
+    since: Duration,
+    /// The last reading that must end first: it may be of this file under another name.
+    last_reading: u64,
+}
+
 /// Scans under way, and what they have found so far.
 pub(super) struct Scans {
     full: Option<JobId>,
@@ -41,9 +55,8 @@ pub(super) struct Scans {
     looking: BTreeSet<RelPath>,
     /// Paths that the scans under way did not find where the index has something.
     gone: BTreeMap<JobId, BTreeSet<RelPath>>,
-    /// Paths that are gone, each with the number of the last reading that must end first: one of
-    /// the files that are being read may be this one under another name.
-    gone_for_good: BTreeMap<RelPath, u64>,
+    /// Paths that are gone, but are not believed to be deleted yet.
+    gone_for_good: BTreeMap<RelPath, Gone>,
     to_hash: BTreeMap<RelPath, (u64, Stat)>,
     hashing: BTreeMap<RelPath, (u64, Stat)>,
     hashes: u64,
@@ -115,7 +128,7 @@ impl Scans {
     /// Whether a path is about to be looked at, or read: until then nothing is known of it that could be
     /// relied on.
     pub(super) fn awaits_look(&self, path: &RelPath) -> bool {
-        self.is_looking_at(path) || self.is_reading(path)
+        self.is_looking_at(path) || self.is_reading(path) || self.gone_for_good.contains_key(path)
     }
 
     /// Whether what lies at a path is about to be seen anew.
@@ -138,6 +151,22 @@ impl Scans {
         if self.full.is_some() || self.partial.is_some() {
             self.touched_by_us.insert(path.clone(), last_job);
         }
+    }
+
+    /// When the next path that is gone is to be believed deleted, if nothing happens before.
+    pub(super) fn gone_due(&self, is_resting: bool) -> Option<Duration> {
+        let pause = if is_resting { GONE_PAUSE } else { GONE_PATIENCE };
+        self.gone_for_good.values().map(|gone| gone.since + pause).min()
+    }
+
+    /// Whether any file is being read, or about to be.
+    pub(super) fn is_reading_any(&self) -> bool {
+        !self.to_hash.is_empty() || !self.hashing.is_empty()
+    }
+
+    /// Whether nothing is being looked at.
+    pub(super) fn is_resting(&self) -> bool {
+        self.full.is_none() && self.partial.is_none() && self.dirty.is_empty() && !self.full_wanted
     }
 
     fn first_reading(&self) -> Option<u64> {
@@ -478,8 +507,8 @@ impl<I: Index> Folder<I> {
                     self.scans.full_wanted = true;
                     self.sweep.begin_again();
                 }
-                let last_reading = self.scans.hashes;
-                self.scans.gone_for_good.extend(gone.into_iter().map(|path| (path, last_reading)));
+                let gone_now = Gone { since: now.at, last_reading: self.scans.hashes };
+                self.scans.gone_for_good.extend(gone.into_iter().map(|path| (path, gone_now)));
                 if was_full {
                     self.sweep.begin_again();
                 }
@@ -554,17 +583,20 @@ impl<I: Index> Folder<I> {
         self.scans.to_hash.extend(waiting);
     }
 
-    /// Records deletions, once all that was being read when they were seen has been read.
+    /// Records deletions, once it is clear that the paths did not only get other names: all that was
+    /// being read when they were seen has been read, and nothing is being looked at.
     fn believe_gone(&mut self, now: Now) -> Result<(), I::Error> {
         if self.scans.gone_for_good.is_empty() {
             return Ok(());
         }
         let first_reading = self.scans.first_reading().unwrap_or(u64::MAX);
+        let is_resting = self.scans.is_resting() && self.debounce.is_empty();
+        let pause = if is_resting { GONE_PAUSE } else { GONE_PATIENCE };
         let due: Vec<_> = self
             .scans
             .gone_for_good
             .iter()
-            .filter(|(_, last)| **last < first_reading)
+            .filter(|(_, gone)| gone.last_reading < first_reading && gone.since + pause <= now.at)
             .map(|(p, _)| p.clone())
             .collect();
         for path in due {

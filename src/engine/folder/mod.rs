@@ -326,7 +326,10 @@ impl<I: Index> Folder<I> {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let retry = self.retries.values().filter_map(|retry| retry.due).min();
         let scan = self.scans.poll_timeout(self.params.rescan_interval);
-        [self.debounce.poll_timeout(), retry, scan].into_iter().flatten().min()
+        // While something is being read, its end is what is waited for.
+        let is_resting = self.scans.is_resting() && self.debounce.is_empty();
+        let gone = self.scans.gone_due(is_resting).filter(|_| !self.scans.is_reading_any());
+        [self.debounce.poll_timeout(), retry, scan, gone].into_iter().flatten().min()
     }
 
     /// Returns whether findings of scans are welcome now; else hold them back until the next flush.
