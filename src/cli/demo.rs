@@ -170,10 +170,7 @@ impl Device {
     /// Runs a command of this device and returns what it prints.
     fn run(&self, args: &[&str]) -> Result<String, Failure> {
         let doing = || format!("`kinfold {}` on {}", args.join(" "), self.name);
-        let output = self
-            .kinfold(args)?
-            .output()
-            .map_err(|error| Failure::from_error(&error).while_doing(&doing()))?;
+        let output = self.kinfold(args)?.output().map_err(|error| Failure::from_error(&error).while_doing(&doing()))?;
         // Something that waits for a person is no failure here: it is made on purpose.
         if !output.status.success() && output.status.code() != Some(i32::from(Exit::NeedsPerson as u8)) {
             let stderr = String::from_utf8_lossy(&output.stderr);
@@ -221,13 +218,17 @@ impl Device {
         Ok(Client::new(&self.home.join("kinfold.sock"))?)
     }
 
+    /// Says where the folder stands; `None` until it was offered.
+    fn folder_if_any(&self) -> Result<Option<FolderStatus>, Failure> {
+        Ok(self.client()?.status()?.folders.into_iter().next())
+    }
+
     fn folder(&self) -> Result<FolderStatus, Failure> {
-        let status = self.client()?.status()?;
-        status.folders.into_iter().next().ok_or_else(|| failed(format!("{} has lost its folder", self.name)))
+        self.folder_if_any()?.ok_or_else(|| failed(format!("{} has lost its folder", self.name)))
     }
 
     fn is_in_sync(&self) -> Result<bool, Failure> {
-        Ok(self.folder()?.in_sync && self.client()?.sync_state(None)?.in_sync)
+        Ok(self.folder_if_any()?.is_some_and(|folder| folder.in_sync))
     }
 
     fn write(&self, path: &str, text: &str) -> Result<(), Failure> {
@@ -319,7 +320,7 @@ impl Demo<'_> {
         laptop.serve()?;
         let begun = Instant::now();
         desk.serve()?;
-        self.settle("desk holds all files", || Ok(desk.folder()?.files == files))?;
+        self.settle("desk holds all files", || Ok(desk.folder_if_any()?.is_some_and(|folder| folder.files == files)))?;
         let folder = desk.folder()?;
         let took = begun.elapsed().as_secs_f64();
         tell(&format!(

@@ -115,9 +115,7 @@ fn a_conflict_can_be_kept_as_two_ordinary_files() {
     b.write("x.txt", "x by b");
     a.serve();
     b.serve();
-    wait_until("the conflict is on both", || {
-        [&a, &b].iter().all(|device| conflict_copies(&device.tree()).len() == 1)
-    });
+    wait_until("the conflict is on both", || [&a, &b].iter().all(|device| conflict_copies(&device.tree()).len() == 1));
     wait_settled(&[&a, &b]);
     a.ok(&["conflicts", "keep", &a.text("x.txt"), "both"]);
     wait_until("the copy is an ordinary file on both", || {

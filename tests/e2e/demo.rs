@@ -18,7 +18,9 @@ fn the_demo_runs_to_its_end_and_leaves_nothing() {
         .unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}\n{stderr}");
-    for part in [".conflict-", "kinfold conflicts", "kinfold restore", "restored 1 file", "0 B were sent", "kinfold device add"] {
+    for part in
+        [".conflict-", "kinfold conflicts", "kinfold restore", "restored 1 file", "0 B were sent", "kinfold device add"]
+    {
         assert!(stdout.contains(part), "`{part}` is missing:\n{stdout}");
     }
     assert_eq!(std::fs::read_dir(&temp).unwrap().count(), 0, "the demo cleans up behind itself");

@@ -433,5 +433,8 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 /// Returns the conflict copies in a folder.
 pub fn conflict_copies(tree: &Tree) -> Vec<&Path> {
-    tree.keys().map(PathBuf::as_path).filter(|p| p.as_os_str().as_bytes().windows(10).any(|w| w == b".conflict-")).collect()
+    tree.keys()
+        .map(PathBuf::as_path)
+        .filter(|p| p.as_os_str().as_bytes().windows(10).any(|w| w == b".conflict-"))
+        .collect()
 }
