@@ -167,8 +167,7 @@ mod tests {
     /// Removes a file, and returns its name in history.
     fn removed(folder: &Folder, at: &str) -> String {
         let expect = Expect::Stat(folder.stat(at));
-        let item =
-            CommitItem { path: path(at), expect, action: Action::Remove, displaced: &Displaced::History, by: BY };
+        let item = CommitItem { path: path(at), expect, action: Action::Remove, displaced: Displaced::History, by: BY };
         match commit(&folder.root, &[item], 1).remove(0) {
             CommitOutcome::Done { kept: Some(kept), .. } => kept,
             other => panic!("{other:?}"),
@@ -184,7 +183,8 @@ mod tests {
         let expect = Expect::Stat(folder.stat("d/f"));
         let at = path("d/f");
         let wanted = Restore { kept: &kept, path: &at, expect, mode: 0o604, mtime_ns: 5, by: BY };
-        let CommitOutcome::Done { stat, kept: Some(present), aside: None } = restore(&folder.root, &wanted, 2) else {
+        let CommitOutcome::Done { stat, kept: Some(present), aside: None, .. } = restore(&folder.root, &wanted, 2)
+        else {
             panic!("not restored");
         };
         assert_eq!(stat, Some(folder.stat("d/f")));

@@ -1,7 +1,7 @@
 //! Names of conflict copies: the same on every device that has to make one.
 
 use crate::model::id::DeviceTag;
-use crate::model::limits::NAME_LEN_MAX;
+use crate::model::limits::{NAME_LEN_MAX, PATH_LEN_MAX};
 use crate::model::path::RelPath;
 
 const MARK: &[u8] = b".conflict-";
@@ -22,7 +22,8 @@ pub fn copy_path(path: &RelPath, mtime_ns: i64, by: DeviceTag, number: u32) -> R
         mark.extend_from_slice(format!("-{number}").as_bytes());
     }
     mark.extend_from_slice(extension);
-    let room = NAME_LEN_MAX - mark.len();
+    let room_in_path = PATH_LEN_MAX - (path.as_bytes().len() - name.len());
+    let room = NAME_LEN_MAX.min(room_in_path).saturating_sub(mark.len());
     let mut copy = stem[..cut_at_character(stem, room)].to_vec();
     copy.extend_from_slice(&mark);
     path.with_name(&copy).unwrap_or_else(|_| path.clone())
@@ -135,6 +136,16 @@ mod tests {
             assert!(copy.name().len() <= NAME_LEN_MAX);
             assert!(is_copy(&copy), "{copy}");
             assert!(std::str::from_utf8(copy.name()).is_ok(), "{copy}");
+        }
+    }
+
+    #[test]
+    fn a_longest_path_still_gets_a_copy() {
+        let long = path(&format!("{}{}", "d/".repeat(511), "n".repeat(200)));
+        let longest = path(&format!("{}/{}", vec!["d".repeat(200); 20].join("/"), "n".repeat(75)));
+        for path in [long, longest] {
+            let copy = copy_path(&path, 0, BY, 2);
+            assert!(is_copy(&copy) && copy != path, "{copy}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Turns bursts of events into settled sets of paths.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::engine::effect::Depth;
@@ -16,6 +16,8 @@ pub struct Debounce {
     quiet: Duration,
     patience: Duration,
     touched: BTreeMap<RelPath, Touch>,
+    /// The same, by when they settle.
+    order: BTreeSet<(Duration, RelPath)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,25 +30,36 @@ struct Touch {
 impl Debounce {
     /// Creates an idle debouncer.
     pub fn new(quiet: Duration, patience: Duration) -> Self {
-        Self { quiet, patience, touched: BTreeMap::new() }
+        Self { quiet, patience, touched: BTreeMap::new(), order: BTreeSet::new() }
     }
 
     /// Notes an event.
     pub fn handle_event(&mut self, now: Duration, path: RelPath, depth: Depth) {
-        let touch = self.touched.entry(path).or_insert(Touch { first: now, last: now, depth });
-        touch.last = now;
-        touch.depth = touch.depth.max(depth);
+        let mut touch = Touch { first: now, last: now, depth };
+        if let Some(known) = self.touched.get(&path).copied() {
+            self.order.remove(&(self.due(&known), path.clone()));
+            touch = Touch { first: known.first, last: now, depth: depth.max(known.depth) };
+        }
+        self.order.insert((self.due(&touch), path.clone()));
+        self.touched.insert(path, touch);
     }
 
     /// Returns when the next path settles.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.touched.values().map(|touch| self.due(touch)).min()
+        self.order.first().map(|(due, _)| *due)
     }
 
     /// Takes the paths that have settled.
     pub fn poll_settled(&mut self, now: Duration) -> BTreeMap<RelPath, Depth> {
-        let due: Vec<_> = self.touched.iter().filter(|(_, t)| self.due(t) <= now).map(|(p, _)| p.clone()).collect();
-        due.into_iter().filter_map(|path| self.touched.remove(&path).map(|touch| (path, touch.depth))).collect()
+        let mut settled = BTreeMap::new();
+        while self.order.first().is_some_and(|(due, _)| *due <= now) {
+            if let Some((_, path)) = self.order.pop_first()
+                && let Some(touch) = self.touched.remove(&path)
+            {
+                settled.insert(path, touch.depth);
+            }
+        }
+        settled
     }
 
     /// Returns the number of paths that have not settled.

@@ -100,13 +100,15 @@ mod tests {
     }
 
     /// Both sides act on what they see of the other, until nobody has anything to do.
-    fn settle(mut a: Record, mut b: Record) -> (Record, Record, Vec<Body>) {
+    fn settle(a: Record, b: Record) -> (Record, Record, Vec<Body>) {
+        settle_by((a, AuthorId(100)), (b, AuthorId(101)))
+    }
+
+    fn settle_by((mut a, by_a): (Record, AuthorId), (mut b, by_b): (Record, AuthorId)) -> (Record, Record, Vec<Body>) {
         let mut aside = Vec::new();
         for _ in 0..4 {
-            for (mine, theirs) in [(true, false), (false, true)] {
-                let (local, remote) = if mine { (&a, &b) } else { (&b, &a) };
-                let _ = theirs;
-                let author = AuthorId(if mine { 100 } else { 101 });
+            for mine in [true, false] {
+                let (local, remote, author) = if mine { (&a, &b, by_a) } else { (&b, &a, by_b) };
                 let next = match reconcile(Some(local), remote).unwrap() {
                     Verdict::Stay => continue,
                     Verdict::Take => remote.clone(),
@@ -132,7 +134,7 @@ mod tests {
             let (x, y, _) = settle(a.clone(), b.clone());
             prop_assert_eq!(&x, &y);
             // Who speaks first does not matter.
-            let (z, ..) = settle(b, a);
+            let (z, ..) = settle_by((b, AuthorId(101)), (a, AuthorId(100)));
             prop_assert_eq!(&z, &x);
         }
 

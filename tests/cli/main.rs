@@ -136,7 +136,7 @@ fn a_device_is_set_up_once() {
     "#);
     assert_eq!(device.config(), before);
     assert_eq!(device.ok(&["id"]).trim(), id);
-    assert_eq!(device.ok(&["id", "--words"]).split_whitespace().count(), 6);
+    assert_eq!(device.ok(&["id", "--words"]).split_whitespace().count(), 8);
     assert!(device.ok(&["id", "--qr"]).lines().count() > 20);
 }
 

@@ -49,6 +49,8 @@ pub struct Disk {
     pub nodes: BTreeMap<RelPath, Node>,
     pub history: BTreeMap<String, Data>,
     staged: BTreeMap<StageId, BTreeMap<u64, Vec<u8>>>,
+    /// Paths that the ignore rules leave out, with all below them.
+    pub ignored: BTreeSet<RelPath>,
     clock: i64,
     inodes: u64,
 }
@@ -123,6 +125,22 @@ impl Disk {
         }
     }
 
+    pub fn set_mtime(&mut self, path: &RelPath, mtime: i64) {
+        let ctime = self.tick();
+        if let Some(node) = self.nodes.get_mut(path) {
+            (node.mtime, node.ctime) = (mtime, ctime);
+        }
+    }
+
+    /// Gives two paths that are no directories each other's names.
+    pub fn swap(&mut self, a: &RelPath, b: &RelPath) {
+        let ctime = self.tick();
+        let (mut one, mut other) = (self.nodes.remove(a).unwrap(), self.nodes.remove(b).unwrap());
+        (one.ctime, other.ctime) = (ctime, ctime);
+        self.nodes.insert(a.clone(), other);
+        self.nodes.insert(b.clone(), one);
+    }
+
     pub fn chmod(&mut self, path: &RelPath, mode: u16) {
         let ctime = self.tick();
         if let Some(node) = self.nodes.get_mut(path) {
@@ -132,8 +150,13 @@ impl Disk {
 
     // ------------------------------------------------------------------------ the engine's orders
 
-    fn found(node: &Node) -> Found {
+    pub fn is_ignored(&self, path: &RelPath) -> bool {
+        self.ignored.contains(path) || path.ancestors().any(|dir| self.ignored.contains(&dir))
+    }
+
+    fn found(&self, path: &RelPath, node: &Node) -> Found {
         match &node.data {
+            _ if self.is_ignored(path) => Found::Ignored,
             Data::Symlink(target) => Found::Symlink(node.stat(), target.clone().into()),
             _ => Found::Entry(node.stat()),
         }
@@ -141,29 +164,28 @@ impl Disk {
 
     fn listing(&self, dir: Option<&RelPath>) -> ScanItem {
         let inside = self.nodes.iter().filter(|(p, _)| p.parent().as_ref() == dir);
-        let entries = inside.map(|(p, n)| (p.name().into(), Self::found(n))).collect();
+        let entries = inside.map(|(p, n)| (p.name().into(), self.found(p, n))).collect();
         ScanItem::Listing { dir: dir.cloned(), entries }
     }
 
     pub fn scan(&self, scope: &Scope) -> Vec<ScanItem> {
         let mut items = Vec::new();
-        let list = |items: &mut Vec<_>, dir: &RelPath| {
-            let dirs = self.nodes.range(dir.clone()..).take_while(|(p, _)| *p == dir || p.is_below(dir));
-            items.extend(dirs.filter(|(_, n)| n.data == Data::Dir).map(|(p, _)| self.listing(Some(p))));
+        let list = |items: &mut Vec<_>, of: &mut dyn Iterator<Item = (&RelPath, &Node)>| {
+            let dirs = of.filter(|(p, n)| n.data == Data::Dir && !self.is_ignored(p));
+            items.extend(dirs.map(|(p, _)| self.listing(Some(p))));
         };
         match scope {
             Scope::All => {
                 items.push(self.listing(None));
-                let dirs = self.nodes.iter().filter(|(_, n)| n.data == Data::Dir);
-                items.extend(dirs.map(|(p, _)| self.listing(Some(p))));
+                list(&mut items, &mut self.nodes.iter());
             }
             Scope::Paths(paths) => {
                 for (path, depth) in paths {
-                    let found = self.nodes.get(path).map(Self::found);
-                    let is_tree = *depth == Depth::Tree && self.is_dir(Some(path));
+                    let found = self.nodes.get(path).map(|node| self.found(path, node));
                     items.push(ScanItem::Path { path: path.clone(), found });
-                    if is_tree {
-                        list(&mut items, path);
+                    if *depth == Depth::Tree && self.is_dir(Some(path)) {
+                        let inside = self.nodes.range(path.clone()..);
+                        list(&mut items, &mut inside.take_while(|(p, _)| *p == path || p.is_below(path)));
                     }
                 }
             }
@@ -227,11 +249,7 @@ impl Disk {
         bytes.get(offset as usize..offset as usize + len as usize).map(<[u8]>::to_vec)
     }
 
-    pub fn commit(&mut self, items: &[CommitItem]) -> Vec<CommitOutcome> {
-        items.iter().map(|item| self.commit_one(item)).collect()
-    }
-
-    fn commit_one(&mut self, item: &CommitItem) -> CommitOutcome {
+    pub fn commit_one(&mut self, item: &CommitItem) -> CommitOutcome {
         let path = &item.path;
         let parent = path.parent();
         if !self.is_dir(parent.as_ref()) {
@@ -286,7 +304,7 @@ impl Disk {
         let (mut kept, mut aside) = (None, None);
         if let Some(old) = old.filter(|n| n.data != Data::Dir) {
             match &item.displaced {
-                Displaced::Drop => {}
+                Displaced::Drop => panic!("{path} is dropped, and is not in history"),
                 Displaced::History => {
                     let name = format!("{}", self.tick());
                     self.history.insert(name.clone(), old.data);

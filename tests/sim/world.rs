@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use kinfold::engine::chunk::VerifiedChunk;
 use kinfold::engine::conflict;
-use kinfold::engine::effect::{Depth, ScanEnd, StageId};
+use kinfold::engine::effect::{AssembleOutcome, CommitOutcome, Depth, HashOutcome, JobId, ScanEnd, ScanItem, StageId};
 use kinfold::engine::folder::{Folder, FolderState, Input, Now, Output, Params};
 use kinfold::engine::index::Index;
 use kinfold::engine::memory_index::MemoryIndex;
 use kinfold::model::id::{DeviceId, FolderId, Incarnation};
 use kinfold::model::path::RelPath;
+use kinfold::model::problem::ProblemKind;
 use kinfold::model::rights::{Members, Right};
 use kinfold::wire::message::{ChunkHeader, FolderHello, Message};
 
@@ -55,6 +56,10 @@ struct Device {
     disk: Disk,
     /// Orders to the disk that are not done yet.
     orders: VecDeque<Output>,
+    /// What scans have seen and not told yet.
+    findings: Vec<(JobId, VecDeque<ScanItem>, ScanEnd)>,
+    /// The index as it was once, for a restore from a backup.
+    backup: Option<MemoryIndex>,
     wall_skew: i64,
     /// Whether the person may have left something that no event told of.
     is_unwatched: bool,
@@ -70,6 +75,10 @@ pub struct World {
     tokens: u64,
     /// Contents that nobody knowingly replaced, and where they were written.
     owed: BTreeMap<Vec<u8>, String>,
+    /// What the ignore rules leave out, where they are in force.
+    rules: BTreeSet<RelPath>,
+    /// Whether disks and people still make trouble.
+    is_rough: bool,
     is_tracing: bool,
     trace: Vec<String>,
 }
@@ -98,6 +107,8 @@ impl World {
             clock: 0,
             tokens: 0,
             owed: BTreeMap::new(),
+            rules: BTreeSet::new(),
+            is_rough: true,
             is_tracing: std::env::var_os("SIM_TRACE").is_some(),
             trace: Vec::new(),
         };
@@ -110,16 +121,25 @@ impl World {
                 folder: None,
                 disk: Disk::default(),
                 orders: VecDeque::new(),
+                findings: Vec::new(),
+                backup: None,
                 wall_skew,
                 is_unwatched: true,
             };
             world.devices.push(device);
             world.start(n, index);
         }
+        // Peers are not told that a path is left out from now on, and keep asking for it: such worlds
+        // come to rest only most of the time, and are played on request.
+        if seed % 3 == 0 && std::env::var_os("SIM_IGNORE").is_some() {
+            let rules = *world.random.pick(&[&["d/b"][..], &["e/f"], &["d", "b"], &["e/a", "e/f/a"]]);
+            world.rules = rules.iter().map(|text| path(text)).collect();
+        }
         let steps = 150 + world.random.below(250);
         for _ in 0..steps {
             world.step();
         }
+        world.calm_down();
         world.settle();
         world.judge();
     }
@@ -168,6 +188,7 @@ impl World {
             self.cut(n, other);
         }
         self.devices[n].orders.clear();
+        self.devices[n].findings.clear();
         self.devices[n].is_unwatched = true;
         let mut index = folder.into_index();
         if is_crash {
@@ -175,7 +196,27 @@ impl World {
         } else {
             index.commit().unwrap();
         }
+        if self.random.chance(10) {
+            self.devices[n].backup = Some(index.clone());
+        }
+        let mut is_restored = false;
+        match (self.random.below(if self.is_rough { 40 } else { 1 }), self.devices[n].backup.clone()) {
+            (39, _) => {
+                self.say(|| format!("{n} has lost its index"));
+                index = MemoryIndex::new(Incarnation(self.random.next()));
+            }
+            (37..39, Some(backup)) => {
+                self.say(|| format!("{n} has its index from a backup"));
+                index = backup;
+                is_restored = true;
+            }
+            _ => {}
+        }
         self.start_later(n, index);
+        if is_restored {
+            let folder = self.devices[n].folder.as_mut().unwrap();
+            folder.begin_incarnation().unwrap();
+        }
     }
 
     fn start_later(&mut self, n: usize, index: MemoryIndex) {
@@ -217,7 +258,9 @@ impl World {
         let (from_a, from_b) = (hello(a, b), hello(b, a));
         let (id_a, id_b) = (self.devices[a].id, self.devices[b].id);
         self.give(b, Input::PeerUp(id_a, Right::Owner, from_a));
-        self.give(a, Input::PeerUp(id_b, Right::Owner, from_b));
+        if self.wires.contains_key(&(a, b)) {
+            self.give(a, Input::PeerUp(id_b, Right::Owner, from_b));
+        }
     }
 
     // ------------------------------------------------------------------------------------ the loop
@@ -282,11 +325,34 @@ impl World {
         }
     }
 
+    /// Hands in some of what a scan has seen.
+    fn tell_findings(&mut self, n: usize) {
+        let at = self.random.below(self.devices[n].findings.len());
+        let count = 1 + self.random.below(4);
+        let (job, items, _) = &mut self.devices[n].findings[at];
+        let (job, some) = (*job, items.drain(..count.min(items.len())).collect::<Vec<_>>());
+        let is_over = items.is_empty();
+        if !some.is_empty() {
+            self.give(n, Input::Scanned(job, some));
+        }
+        if is_over {
+            let at = self.devices[n].findings.iter().position(|(known, ..)| *known == job);
+            if let Some(at) = at {
+                let (_, _, end) = self.devices[n].findings.remove(at);
+                self.give(n, Input::ScanEnded(job, end));
+            }
+        }
+    }
+
     /// Does one order; they are done in any order, as on several threads.
     fn work(&mut self, n: usize) -> bool {
+        if !self.devices[n].findings.is_empty() && self.random.chance(50) {
+            self.tell_findings(n);
+            return true;
+        }
         let device = &mut self.devices[n];
         if device.orders.is_empty() {
-            return false;
+            return !device.findings.is_empty();
         }
         // Orders are done in any order, but those for one staging file in theirs.
         let mut at = self.random.below(device.orders.len());
@@ -297,29 +363,65 @@ impl World {
         let input = match order {
             Output::Scan(job, scope) => {
                 // What a scan finds is handed in later than it was found; edits come in between.
-                let items = device.disk.scan(&scope);
-                self.say(|| format!("{n} scans {scope:?}"));
-                self.give(n, Input::Scanned(job, items));
-                Input::ScanEnded(job, ScanEnd::Complete)
+                let mut items: VecDeque<_> = device.disk.scan(&scope).into();
+                let mut end = ScanEnd::Complete;
+                if self.is_rough && self.random.chance(3) {
+                    items.clear();
+                    end = ScanEnd::RootMissing("it is away".into());
+                } else if self.is_rough && self.random.chance(2) {
+                    end = ScanEnd::Cancelled;
+                    self.devices[n].is_unwatched = true;
+                }
+                for item in &mut items {
+                    if let ScanItem::Listing { dir: Some(dir), .. } = item
+                        && self.is_rough
+                        && self.random.chance(3)
+                    {
+                        *item = ScanItem::Unlisted { dir: Some(dir.clone()), detail: "not now".into() };
+                        self.devices[n].is_unwatched = true;
+                    }
+                }
+                self.say(|| format!("{n} scans {scope:?}: {end:?}"));
+                self.devices[n].findings.push((job, items, end));
+                return true;
             }
             Output::Hash(path, stat) => {
                 let outcome = device.disk.hash(&path, &stat);
+                let outcome = match self.random.below(100) {
+                    0..4 if self.is_rough => HashOutcome::Changed,
+                    4..6 if self.is_rough => HashOutcome::Failed("a bad sector".into()),
+                    _ => outcome,
+                };
                 Input::Hashed(path, outcome)
             }
             Output::Assemble(plan) => {
-                let outcome = device.disk.assemble(&plan);
+                let mut outcome = device.disk.assemble(&plan);
+                if self.is_rough && self.random.chance(3) {
+                    outcome = AssembleOutcome::Failed(ProblemKind::DiskFull, String::new());
+                }
                 Input::Assembled(plan.stage, outcome)
             }
             Output::Stage(stage, number, offset, chunk) => {
-                device.disk.stage(stage, offset, &chunk);
-                Input::Staged(stage, number, Ok(()))
+                let fails = self.is_rough && self.random.chance(2);
+                if !fails {
+                    self.devices[n].disk.stage(stage, offset, &chunk);
+                }
+                let outcome = if fails { Err((ProblemKind::DiskFull, String::new())) } else { Ok(()) };
+                Input::Staged(stage, number, outcome)
             }
             Output::Discard(stage) => {
                 device.disk.discard(stage);
                 return true;
             }
             Output::Commit(items) => {
-                let outcomes = device.disk.commit(&items);
+                let mut outcomes = Vec::new();
+                for item in &items {
+                    let fails = self.is_rough && self.random.chance(4);
+                    outcomes.push(match fails {
+                        true => CommitOutcome::Failed(ProblemKind::DiskFull, String::new()),
+                        false => self.devices[n].disk.commit_one(item),
+                    });
+                }
                 for (item, outcome) in items.iter().zip(&outcomes) {
                     self.say(|| format!("{n} commits {:?} {:?}: {outcome:?}", item.path, item.action));
                 }
@@ -328,6 +430,10 @@ impl World {
                     self.stop(n, true);
                     return true;
                 }
+                // The watch reports our own doings too.
+                let done = items.iter().zip(&outcomes).filter(|(_, o)| matches!(o, CommitOutcome::Done { .. }));
+                let touched = done.map(|(item, _)| (item.path.clone(), Depth::Entry)).collect();
+                self.give(n, Input::Touched(touched));
                 Input::Committed(outcomes)
             }
             Output::Serve { peer, request, items } => {
@@ -389,7 +495,8 @@ impl World {
                 let is_crash = self.random.chance(60);
                 self.stop(n, is_crash);
             }
-            35..37 => self.give(n, Input::ScanAll),
+            35..36 => self.give(n, Input::ScanAll),
+            36..37 => self.change_rules(n),
             37..60 => {
                 self.work(n);
             }
@@ -402,7 +509,26 @@ impl World {
 
     // ------------------------------------------------------------------------------- people's hands
 
-    fn any_path(&mut self) -> RelPath {
+    /// The ignore file here comes or goes; all is looked at anew.
+    fn change_rules(&mut self, n: usize) {
+        if self.rules.is_empty() {
+            return;
+        }
+        let disk = &mut self.devices[n].disk;
+        disk.ignored = if disk.ignored.is_empty() { self.rules.clone() } else { BTreeSet::new() };
+        let now = self.devices[n].disk.ignored.clone();
+        self.say(|| format!("{n} ignores {now:?}"));
+        self.devices[n].is_unwatched = true;
+        self.give(n, Input::ScanAll);
+    }
+
+    fn any_path(&mut self, n: usize) -> RelPath {
+        // Something that is there, conflict copies too, or a name out of a few.
+        let count = self.devices[n].disk.nodes.len();
+        if count > 0 && self.random.chance(25) {
+            let at = self.random.below(count);
+            return self.devices[n].disk.nodes.keys().nth(at).unwrap().clone();
+        }
         let name = *self.random.pick(&["a", "b", "c", "d", "d/a", "d/b", "e/a", "e/b", "e/f/a", "d/e"]);
         path(name)
     }
@@ -438,9 +564,9 @@ impl World {
     }
 
     fn edit(&mut self, n: usize, is_watched: bool) {
-        let path = self.any_path();
+        let path = self.any_path(n);
         let there = self.devices[n].disk.nodes.get(&path).map(|node| node.data.clone());
-        match self.random.below(100) {
+        match self.random.below(110) {
             0..45 => {
                 if there == Some(Data::Dir) || matches!(there, Some(Data::Symlink(_))) || !self.make_parents(n, &path) {
                     return;
@@ -466,7 +592,7 @@ impl World {
                 }
             }
             60..80 => {
-                let to = self.any_path();
+                let to = self.any_path(n);
                 let inside = to.is_below(&path) || path.is_below(&to) || to == path;
                 let onto = self.devices[n].disk.nodes.get(&to).map(|node| node.data.clone());
                 let fits = match (&there, &onto) {
@@ -489,6 +615,52 @@ impl World {
                 self.say(|| format!("{n} makes {path} {data:?}"));
                 self.devices[n].disk.make(&path, data);
             }
+            88..91 => {
+                // The same length and the same time: only the change time tells.
+                let (Some(Data::File(bytes)), Some(mtime)) = (&there, self.devices[n].disk.stat(&path)) else {
+                    return;
+                };
+                self.saw(there.as_ref());
+                self.tokens += 1;
+                let mut bytes = bytes.clone();
+                bytes[..7].copy_from_slice(format!("{:<7}", self.tokens).as_bytes());
+                self.owed.insert(bytes.clone(), format!("written over {path} by {n} at {}", self.clock));
+                self.say(|| format!("{n} writes {} to {path} in place", String::from_utf8_lossy(&bytes[..7])));
+                self.devices[n].disk.write(&path, bytes, mtime.mtime_ns);
+            }
+            91..94 => {
+                if matches!(there, Some(Data::File(_))) {
+                    let mtime = *self.random.pick(&[0, -1, i64::MAX, i64::MIN, 4_000_000_000_000_000_000]);
+                    self.say(|| format!("{n} sets the time of {path} to {mtime}"));
+                    self.devices[n].disk.set_mtime(&path, mtime);
+                }
+            }
+            94..97 => {
+                let other = self.any_path(n);
+                let onto = self.devices[n].disk.nodes.get(&other).map(|node| node.data.clone());
+                let is_plain = |data: &Option<Data>| matches!(data, Some(Data::File(_) | Data::Symlink(_)));
+                if path == other || !is_plain(&there) || !is_plain(&onto) {
+                    return;
+                }
+                self.say(|| format!("{n} swaps {path} and {other}"));
+                self.devices[n].disk.swap(&path, &other);
+                self.touch(n, &other, is_watched);
+            }
+            97..101 => {
+                // One kind of thing becomes another between two looks.
+                if there.is_none() {
+                    return;
+                }
+                for (_, data) in self.devices[n].disk.remove(&path) {
+                    self.saw(Some(&data));
+                }
+                let data = match there {
+                    Some(Data::Dir) => Data::Symlink(b"elsewhere".to_vec()),
+                    _ => Data::Dir,
+                };
+                self.say(|| format!("{n} turns {path} into {data:?}"));
+                self.devices[n].disk.make(&path, data);
+            }
             _ => {
                 let mode = *self.random.pick(&[0o600, 0o644, 0o755]);
                 if matches!(there, Some(Data::Symlink(_))) {
@@ -502,6 +674,17 @@ impl World {
     }
 
     // ----------------------------------------------------------------------------------- the oracle
+
+    /// Disks are in order again, and all devices have the same rules.
+    fn calm_down(&mut self) {
+        self.is_rough = false;
+        let rules = if self.random.chance(50) { self.rules.clone() } else { BTreeSet::new() };
+        for n in 0..self.devices.len() {
+            if self.devices[n].disk.ignored != rules {
+                self.change_rules(n);
+            }
+        }
+    }
 
     /// Nobody edits any more, everything is connected, and all is scanned.
     fn settle(&mut self) {
@@ -528,6 +711,13 @@ impl World {
                 self.flush(n);
             }
             self.clock += 1;
+            if self.devices.iter().all(|d| {
+                d.folder.as_ref().is_some_and(|f| f.is_settled() && f.status().unwrap().peers.len() == count - 1)
+            }) && (1..count).any(|n| self.tree(n) != self.tree(0))
+            {
+                self.print_trees();
+                self.fail("all say that they are in sync, and are not");
+            }
             if has_moved {
                 quiet = 0;
                 continue;
@@ -547,10 +737,18 @@ impl World {
         self.fail("it never comes to rest");
     }
 
+    /// What lies on a device, but for what is ignored.
+    fn tree(&self, n: usize) -> BTreeMap<RelPath, (Data, u16, i64)> {
+        let disk = &self.devices[n].disk;
+        let mut tree = disk.tree();
+        tree.retain(|path, _| !disk.is_ignored(path));
+        tree
+    }
+
     fn judge(&mut self) {
-        let first = self.devices[0].disk.tree();
-        for (n, device) in self.devices.iter().enumerate() {
-            let tree = device.disk.tree();
+        let first = self.tree(0);
+        for n in 0..self.devices.len() {
+            let tree = self.tree(n);
             if tree != first {
                 let paths: BTreeSet<_> =
                     first.keys().chain(tree.keys()).filter(|p| first.get(*p) != tree.get(*p)).collect();
@@ -569,20 +767,18 @@ impl World {
             }
         }
         for (n, device) in self.devices.iter().enumerate() {
-            let live = device.disk.contents();
+            // What is ignored lies where it was written, or came before it was ignored.
+            let live: BTreeSet<_> = match device.disk.ignored.is_empty() {
+                true => device.disk.contents(),
+                false => self.devices.iter().flat_map(|device| device.disk.contents()).collect(),
+            };
             if let Some((bytes, story)) = self.owed.iter().find(|(bytes, _)| !live.contains(*bytes)) {
                 self.fail(&format!("{} ({story}) is gone from {n}", String::from_utf8_lossy(&bytes[..7])));
             }
             let folder = device.folder.as_ref().unwrap();
             let status = folder.status().unwrap();
             if !folder.is_settled() || status.state != FolderState::Idle {
-                for (n, device) in self.devices.iter().enumerate() {
-                    let index = device.folder.as_ref().unwrap().index();
-                    println!("{n}: {:?} {:?}", index.tree_hash(), index.last_sequence());
-                    for local in index.locals().filter(|l| l.record.body.is_live()) {
-                        println!("   {:?}", local.record);
-                    }
-                }
+                self.print_indexes();
                 self.fail(&format!("{n} does not say that it is in sync: {status:?}"));
             }
         }
@@ -601,10 +797,32 @@ impl World {
             self.stop_quietly(n);
         }
         self.settle();
-        for (n, device) in self.devices.iter().enumerate() {
-            if device.disk.tree() != first {
+        for n in 0..self.devices.len() {
+            if self.tree(n) != first {
                 self.fail(&format!("a restart changed {n}"));
             }
+        }
+    }
+
+    /// Prints where the disks differ.
+    fn print_trees(&self) {
+        let lines = |n: usize| self.tree(n).iter().map(|line| format!("{line:?}")).collect::<BTreeSet<_>>();
+        for n in 1..self.devices.len() {
+            println!("0 has {:?}", lines(0).difference(&lines(n)).collect::<Vec<_>>());
+            println!("{n} has {:?}", lines(n).difference(&lines(0)).collect::<Vec<_>>());
+        }
+    }
+
+    /// Prints where the indexes differ.
+    fn print_indexes(&self) {
+        let lines = |n: usize| -> BTreeSet<String> {
+            let index = self.devices[n].folder.as_ref().unwrap().index();
+            let held = index.locals().filter(|l| l.record.body.is_live() && !l.ignored);
+            held.map(|l| format!("{:?} {:?}", l.record.path, l.record.body)).collect()
+        };
+        for n in 1..self.devices.len() {
+            println!("0 alone: {:?}", lines(0).difference(&lines(n)).collect::<Vec<_>>());
+            println!("{n} alone: {:?}", lines(n).difference(&lines(0)).collect::<Vec<_>>());
         }
     }
 
@@ -614,6 +832,7 @@ impl World {
         }
         if let Some(folder) = self.devices[n].folder.take() {
             self.devices[n].orders.clear();
+            self.devices[n].findings.clear();
             let mut index = folder.into_index();
             index.commit().unwrap();
             self.start(n, index);

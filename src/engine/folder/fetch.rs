@@ -1,9 +1,9 @@
 //! Asking peers for recipes and chunks, and answering their requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::engine::chunk::VerifiedChunk;
-use crate::engine::folder::take::Step;
+use crate::engine::folder::take::{PEER_PAUSE_MAX, Step};
 use crate::engine::folder::{Folder, Now, Output};
 use crate::engine::index::{Index, Local};
 use crate::model::id::{ContentId, DeviceId, PageId};
@@ -20,6 +20,37 @@ const REQUEST_ITEMS: usize = 256;
 const WINDOW: u64 = limits::WANT_BYTES_IN_FLIGHT_MAX / 2;
 /// Requests for recipes and pages open at one peer.
 const RECIPES_MAX: usize = 32;
+
+/// Paths in the order of their coming, each only once.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    order: VecDeque<RelPath>,
+    members: BTreeSet<RelPath>,
+}
+
+impl Queue {
+    pub(super) fn push_back(&mut self, path: RelPath) {
+        if self.members.insert(path.clone()) {
+            self.order.push_back(path);
+        }
+    }
+
+    fn push_front(&mut self, path: RelPath) {
+        if self.members.insert(path.clone()) {
+            self.order.push_front(path);
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<RelPath> {
+        let path = self.order.pop_front()?;
+        self.members.remove(&path);
+        Some(path)
+    }
+
+    fn extend(&mut self, paths: Vec<RelPath>) {
+        paths.into_iter().for_each(|path| self.push_back(path));
+    }
+}
 
 /// Something that was asked of a peer.
 #[derive(Debug)]
@@ -186,11 +217,11 @@ impl<I: Index> Folder<I> {
     }
 
     fn ask_anew(&mut self, path: &RelPath, content: ContentId) {
-        if let Some(task) = self.tasks.get_mut(path).filter(|task| task.content() == content) {
-            if let Step::Root { asked } | Step::Pages { asked, .. } = &mut task.step {
-                *asked = false;
-                self.fetchable.push_back(path.clone());
-            }
+        if let Some(task) = self.tasks.get_mut(path).filter(|task| task.content() == content)
+            && let Step::Root { asked } | Step::Pages { asked, .. } = &mut task.step
+        {
+            *asked = false;
+            self.fetchable.push_back(path.clone());
         }
     }
 
@@ -393,7 +424,7 @@ impl<I: Index> Folder<I> {
             task.providers.remove(&peer);
             if task.providers.is_empty() {
                 self.drop_task(path);
-                self.put_off(now, path, false);
+                self.put_off(now, path, false, PEER_PAUSE_MAX);
             }
         }
     }

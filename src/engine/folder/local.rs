@@ -27,6 +27,20 @@ const BUSY_PAUSE: Duration = Duration::from_millis(250);
 /// Files that are read at a time.
 const HASHES_MAX: usize = 64;
 
+/// How long a path must be gone before it counts as deleted, and how long at most it is waited that
+/// nothing is being looked at any more: it may turn up under another name, and then nothing need travel.
+const GONE_PAUSE: Duration = Duration::from_millis(300);
+const GONE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A path that was not found where the index has something.
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    /// When that was seen.
+    since: Duration,
+    /// The last reading that must end first: it may be of this file under another name.
+    last_reading: u64,
+}
+
 /// Scans under way, and what they have found so far.
 pub(super) struct Scans {
     full: Option<JobId>,
@@ -37,13 +51,12 @@ pub(super) struct Scans {
     watch_limited: bool,
     /// Paths to look at.
     dirty: BTreeMap<RelPath, Depth>,
-    /// Paths that the partial scan under way looks at.
+    /// Paths that the partial scan under way was asked for.
     looking: BTreeSet<RelPath>,
     /// Paths that the scans under way did not find where the index has something.
     gone: BTreeMap<JobId, BTreeSet<RelPath>>,
-    /// Paths that are gone, each with the number of the last reading that must end first: one of
-    /// the files that are being read may be this one under another name.
-    gone_for_good: BTreeMap<RelPath, u64>,
+    /// Paths that are gone, but are not believed to be deleted yet.
+    gone_for_good: BTreeMap<RelPath, Gone>,
     to_hash: BTreeMap<RelPath, (u64, Stat)>,
     hashing: BTreeMap<RelPath, (u64, Stat)>,
     hashes: u64,
@@ -112,9 +125,15 @@ impl Scans {
         self.to_hash.contains_key(path) || self.hashing.contains_key(path)
     }
 
-    /// Whether a path is about to be looked at: until then nothing is known of it that could be relied on.
+    /// Whether a path is about to be looked at, or read: until then nothing is known of it that could be
+    /// relied on.
     pub(super) fn awaits_look(&self, path: &RelPath) -> bool {
-        self.dirty.contains_key(path) || self.looking.contains(path) || self.is_reading(path)
+        self.is_looking_at(path) || self.is_reading(path) || self.gone_for_good.contains_key(path)
+    }
+
+    /// Whether what lies at a path is about to be seen anew.
+    pub(super) fn is_looking_at(&self, path: &RelPath) -> bool {
+        self.dirty.contains_key(path) || self.looking.contains(path)
     }
 
     pub(super) fn is_reading_below(&self, dir: &RelPath) -> bool {
@@ -132,6 +151,22 @@ impl Scans {
         if self.full.is_some() || self.partial.is_some() {
             self.touched_by_us.insert(path.clone(), last_job);
         }
+    }
+
+    /// When the next path that is gone is to be believed deleted, if nothing happens before.
+    pub(super) fn gone_due(&self, is_resting: bool) -> Option<Duration> {
+        let pause = if is_resting { GONE_PAUSE } else { GONE_PATIENCE };
+        self.gone_for_good.values().map(|gone| gone.since + pause).min()
+    }
+
+    /// Whether any file is being read, or about to be.
+    pub(super) fn is_reading_any(&self) -> bool {
+        !self.to_hash.is_empty() || !self.hashing.is_empty()
+    }
+
+    /// Whether nothing is being looked at.
+    pub(super) fn is_resting(&self) -> bool {
+        self.full.is_none() && self.partial.is_none() && self.dirty.is_empty() && !self.full_wanted
     }
 
     fn first_reading(&self) -> Option<u64> {
@@ -164,7 +199,13 @@ impl<I: Index> Folder<I> {
     pub(super) fn handle_scan_item(&mut self, now: Now, job: JobId, item: ScanItem) -> Result<(), I::Error> {
         match item {
             ScanItem::Listing { dir, entries } => self.handle_listing(now, job, dir, entries),
-            ScanItem::Path { path, found: Some(found) } => self.handle_found(now, job, path, found),
+            ScanItem::Path { path, found: Some(found) } => {
+                if self.has_dir_above(now, &path, &found)? {
+                    self.handle_found(now, job, path, found)
+                } else {
+                    Ok(())
+                }
+            }
             ScanItem::Path { path, found: None } => {
                 if self.may_believe(job, &path) {
                     self.scans.gone.entry(job).or_default().insert(path);
@@ -178,6 +219,19 @@ impl<I: Index> Folder<I> {
         }
     }
 
+    /// Nothing is recorded below what is no directory here: then one of the two was seen too early, and
+    /// both are looked at once more.
+    fn has_dir_above(&mut self, now: Now, path: &RelPath, found: &Found) -> Result<bool, I::Error> {
+        match path.parent() {
+            Some(parent) if *found != Found::Ignored && !self.is_dir_here(&parent)? => {
+                self.debounce.handle_event(now.at, parent, Depth::Entry);
+                self.debounce.handle_event(now.at, path.clone(), Depth::Tree);
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    }
+
     /// Compares a directory with what the index has of it; both are in the order of names.
     fn handle_listing(
         &mut self,
@@ -186,6 +240,13 @@ impl<I: Index> Folder<I> {
         dir: Option<RelPath>,
         entries: Vec<(Box<[u8]>, Found)>,
     ) -> Result<(), I::Error> {
+        if let Some(dir) = &dir
+            && !self.is_dir_here(dir)?
+        {
+            // It was seen before or after what is recorded of it: what is in it has to wait.
+            self.debounce.handle_event(now.at, dir.clone(), Depth::Tree);
+            return Ok(());
+        }
         let known = self.index.children(dir.as_ref())?;
         let names: BTreeSet<&[u8]> = entries.iter().map(|(name, _)| &**name).collect();
         for local in known {
@@ -297,6 +358,8 @@ impl<I: Index> Folder<I> {
             Some(mut local) if local.ignored && !local.record.version.is_empty() => {
                 self.change_tree(&local.record.path, &local.record.body, true)?;
                 local.ignored = false;
+                // Peers were told of what happened meanwhile; this they have not been told.
+                local.sequence = self.index.next_sequence()?;
                 self.index.set_local(&local, None)?;
                 self.is_changed = true;
                 Ok(Some(local))
@@ -391,6 +454,9 @@ impl<I: Index> Folder<I> {
                 self.scans.hash_failures.remove(&path);
                 self.clear_problems(&path);
                 self.seen_here(&path);
+                if !self.has_dir_above(now, &path, &Found::Entry(stat))? {
+                    return Ok(());
+                }
                 let body = Body::File(FileBody {
                     mode: stat.mode,
                     mtime_ns: stat.mtime_ns,
@@ -407,13 +473,13 @@ impl<I: Index> Folder<I> {
                     self.report(Some(&path), ProblemKind::Busy, "");
                 }
                 let due = now.at + BUSY_PAUSE * attempt.min(20);
-                self.retries.insert(path, Retry { due, attempt, look: true });
+                self.retries.insert(path, Retry { due: Some(due), attempt, look: true });
                 Ok(())
             }
             HashOutcome::Failed(detail) => {
                 self.report(Some(&path), ProblemKind::Unreadable, detail);
                 let due = now.at + Duration::from_secs(30);
-                self.retries.insert(path, Retry { due, attempt: 1, look: true });
+                self.retries.insert(path, Retry { due: Some(due), attempt: 1, look: true });
                 Ok(())
             }
         }
@@ -441,8 +507,8 @@ impl<I: Index> Folder<I> {
                     self.scans.full_wanted = true;
                     self.sweep.begin_again();
                 }
-                let last_reading = self.scans.hashes;
-                self.scans.gone_for_good.extend(gone.into_iter().map(|path| (path, last_reading)));
+                let gone_now = Gone { since: now.at, last_reading: self.scans.hashes };
+                self.scans.gone_for_good.extend(gone.into_iter().map(|path| (path, gone_now)));
                 if was_full {
                     self.sweep.begin_again();
                 }
@@ -460,9 +526,13 @@ impl<I: Index> Folder<I> {
         for (path, depth) in self.debounce.poll_settled(now.at) {
             self.look_again(&path, depth);
         }
-        let due: Vec<_> = self.retries.iter().filter(|(_, r)| r.due <= now.at).map(|(p, _)| p.clone()).collect();
-        for path in due {
-            if self.retries.remove(&path).is_some_and(|retry| retry.look) {
+        let is_due = |retry: &Retry| retry.due.is_some_and(|due| due <= now.at);
+        let due: Vec<_> = self.retries.iter().filter(|(_, r)| is_due(r)).map(|(p, r)| (p.clone(), r.look)).collect();
+        for (path, look) in due {
+            if let Some(retry) = self.retries.get_mut(&path) {
+                retry.due = None;
+            }
+            if look {
                 self.look_again(&path, Depth::Entry);
             }
             self.ready.insert(path);
@@ -513,17 +583,20 @@ impl<I: Index> Folder<I> {
         self.scans.to_hash.extend(waiting);
     }
 
-    /// Records deletions, once all that was being read when they were seen has been read.
+    /// Records deletions, once it is clear that the paths did not only get other names: all that was
+    /// being read when they were seen has been read, and nothing is being looked at.
     fn believe_gone(&mut self, now: Now) -> Result<(), I::Error> {
         if self.scans.gone_for_good.is_empty() {
             return Ok(());
         }
         let first_reading = self.scans.first_reading().unwrap_or(u64::MAX);
+        let is_resting = self.scans.is_resting() && self.debounce.is_empty();
+        let pause = if is_resting { GONE_PAUSE } else { GONE_PATIENCE };
         let due: Vec<_> = self
             .scans
             .gone_for_good
             .iter()
-            .filter(|(_, last)| **last < first_reading)
+            .filter(|(_, gone)| gone.last_reading < first_reading && gone.since + pause <= now.at)
             .map(|(p, _)| p.clone())
             .collect();
         for path in due {
@@ -533,6 +606,7 @@ impl<I: Index> Folder<I> {
                 continue;
             }
             self.scans.to_hash.remove(&path);
+            self.scans.hash_failures.remove(&path);
             self.clear_problems(&path);
             self.record_gone(now, &path)?;
         }
@@ -608,11 +682,6 @@ impl<I: Index> Folder<I> {
             return self.wake(&path);
         }
         let version = local.map(|l| l.record.version).unwrap_or_default();
-        if let (true, Some(parent)) = (body.is_live(), path.parent())
-            && !self.is_dir_here(&parent)?
-        {
-            self.look_again(&parent, Depth::Entry);
-        }
         let sequence = self.index.next_sequence()?;
         match version.after_change(self.author, sequence.0) {
             Ok(version) => {

@@ -197,6 +197,9 @@ pub enum FolderState {
     Idle,
 }
 
+/// What to say of a folder first: our incarnation, our last sequence, and how far we know the peer.
+pub type Greeting = (Incarnation, Sequence, Option<(Incarnation, Sequence)>);
+
 /// One folder's state machine. See the module's documentation.
 pub struct Folder<I> {
     params: Params,
@@ -222,7 +225,8 @@ pub struct Folder<I> {
     commit_order: Vec<RelPath>,
     requests: BTreeMap<u64, Request>,
     last_request: u64,
-    fetchable: VecDeque<RelPath>,
+    /// Paths whose tasks lack something that peers have; each at most once.
+    fetchable: fetch::Queue,
     peers: BTreeMap<DeviceId, peers::Peer>,
     /// Contents that came along with records.
     contents: BTreeMap<RelPath, Vec<u8>>,
@@ -259,7 +263,7 @@ impl<I: Index> Folder<I> {
             commit_order: Vec::new(),
             requests: BTreeMap::new(),
             last_request: first_request(&params.folder) + u64::from(u32::from_le_bytes(first) >> 1),
-            fetchable: VecDeque::new(),
+            fetchable: fetch::Queue::default(),
             peers: BTreeMap::new(),
             contents: BTreeMap::new(),
             content_bytes: 0,
@@ -320,9 +324,12 @@ impl<I: Index> Folder<I> {
 
     /// Returns when [`Folder::flush`] has to be called even if nothing happens.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let retry = self.retries.values().map(|retry| retry.due).min();
+        let retry = self.retries.values().filter_map(|retry| retry.due).min();
         let scan = self.scans.poll_timeout(self.params.rescan_interval);
-        [self.debounce.poll_timeout(), retry, scan].into_iter().flatten().min()
+        // While something is being read, its end is what is waited for.
+        let is_resting = self.scans.is_resting() && self.debounce.is_empty();
+        let gone = self.scans.gone_due(is_resting).filter(|_| !self.scans.is_reading_any());
+        [self.debounce.poll_timeout(), retry, scan, gone].into_iter().flatten().min()
     }
 
     /// Returns whether findings of scans are welcome now; else hold them back until the next flush.
@@ -334,10 +341,7 @@ impl<I: Index> Folder<I> {
     ///
     /// # Errors
     /// The index failed.
-    pub fn hello_for(
-        &self,
-        peer: &DeviceId,
-    ) -> Result<(Incarnation, Sequence, Option<(Incarnation, Sequence)>), I::Error> {
+    pub fn hello_for(&self, peer: &DeviceId) -> Result<Greeting, I::Error> {
         let cursor = self.index.cursor(peer)?;
         let received = cursor.incarnation.map(|incarnation| (incarnation, cursor.received));
         Ok((self.index.incarnation(), self.index.last_sequence(), received))
@@ -456,6 +460,7 @@ impl<I: Index> Folder<I> {
     ) -> Result<(), I::Error> {
         let path = record.path.clone();
         let before = self.index.local(&path)?;
+        let was_dir = before.as_ref().is_some_and(|before| before.record.body.is_dir());
         let since_ns = match &before {
             Some(before) if before.record.body.is_same_content(&record.body) => before.since_ns,
             _ => now.wall_ns,
@@ -467,6 +472,11 @@ impl<I: Index> Folder<I> {
         let local = crate::engine::index::Local { record, sequence, stat, ignored: false, since_ns };
         self.index.set_local(&local, recipe)?;
         self.is_changed = true;
+        self.forget_content(&local.record.path);
+        if local.record.body.is_dir() && !was_dir && self.index.has_live_below(&path)? {
+            // What was recorded in it before it was a directory here may be gone, and no listing told.
+            self.look_again(&path, Depth::Tree);
+        }
         self.prune_remotes(&local.record)
     }
 

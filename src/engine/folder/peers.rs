@@ -5,6 +5,7 @@ use crate::engine::index::{Index, Remote, claims_unknown};
 use crate::engine::reconcile::{Verdict, reconcile};
 use crate::model::id::{AuthorId, DeviceId, Incarnation, Sequence};
 use crate::model::limits;
+use crate::model::path::RelPath;
 use crate::model::problem::ProblemKind;
 use crate::model::rights::Right;
 use crate::wire::message::{Ack, FolderHello, Message, Records, SentRecord};
@@ -69,6 +70,7 @@ impl<I: Index> Folder<I> {
             received_bytes: 0,
         };
         self.peers.insert(peer, state);
+        self.retries.retain(|_, retry| retry.look);
         self.sweep.begin_again();
         Ok(())
     }
@@ -167,13 +169,15 @@ impl<I: Index> Folder<I> {
         if !is_news {
             return Ok(());
         }
+        if self.retries.get(&path).is_some_and(|retry| !retry.look) {
+            self.retries.remove(&path);
+        }
+        self.forget_content(&path);
         if let Some(bytes) = content
             && self.content_bytes + bytes.len() <= CONTENT_BYTES_MAX
         {
             self.content_bytes += bytes.len();
-            if let Some(former) = self.contents.insert(path.clone(), bytes) {
-                self.content_bytes -= former.len();
-            }
+            self.contents.insert(path.clone(), bytes);
         }
         if self.ready.len() < limits::FETCHES_MAX {
             self.ready.insert(path);
@@ -181,6 +185,13 @@ impl<I: Index> Folder<I> {
             self.sweep.begin_again();
         }
         Ok(())
+    }
+
+    /// Nobody waits for the content that came along with a path's record any more.
+    pub(super) fn forget_content(&mut self, path: &RelPath) -> Option<Vec<u8>> {
+        let bytes = self.contents.remove(path)?;
+        self.content_bytes -= bytes.len();
+        Some(bytes)
     }
 
     fn handle_ack(&mut self, peer: DeviceId, ack: Ack) -> Result<(), I::Error> {
@@ -202,7 +213,12 @@ impl<I: Index> Folder<I> {
 
     /// A peer remembers changes of ours that we do not: this index was lost, copied or brought back
     /// from a backup. From now on we count as somebody new, so that no count is used twice.
-    fn begin_incarnation(&mut self) -> Result<(), I::Error> {
+    ///
+    /// Whoever knows by other signs that an index is not the latest calls this before anything else.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn begin_incarnation(&mut self) -> Result<(), I::Error> {
         let incarnation = Incarnation(self.random_u64());
         self.index.begin_incarnation(incarnation)?;
         self.is_changed = true;

@@ -26,6 +26,13 @@ use crate::model::version::{Causality, VersionVector};
 const COMMIT_ITEMS_MAX: usize = 1000;
 /// Chunks that the recipes of all tasks may have together before no large file is begun.
 const TASK_CHUNKS_MAX: usize = 1 << 17;
+/// Conflict copies that one version of a path may have under numbered names.
+const COPIES_MAX: u32 = 1000;
+/// Longest pause before the disk is tried again with a path.
+const LOCAL_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Longest pause before peers are asked again for a content that they did not have; news of the path
+/// and new peers end it.
+pub(super) const PEER_PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// Files to copy from that are considered for one file.
 const SOURCES_MAX: usize = 8;
 
@@ -75,6 +82,9 @@ pub(super) enum Step {
     Committing(Action),
 }
 
+/// Files to copy from, with their recipes.
+type Sources = Vec<(Source, Recipe)>;
+
 /// A staging file in use.
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -89,7 +99,8 @@ pub(super) struct Stage {
 /// When a path is tried again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retry {
-    pub(super) due: Duration,
+    /// `None` once it was begun again; the attempts are remembered until it succeeds.
+    pub(super) due: Option<Duration>,
     pub(super) attempt: u32,
     /// Whether the disk is to be looked at, not only the peers.
     pub(super) look: bool,
@@ -273,10 +284,12 @@ impl<I: Index> Folder<I> {
     }
 
     fn decide(&mut self, now: Now, path: &RelPath, may_remove: bool) -> Result<Decision, I::Error> {
-        if self.retries.contains_key(path) || self.scans.awaits_look(path) {
+        if self.retries.get(path).is_some_and(|retry| retry.due.is_some()) || self.scans.awaits_look(path) {
             return Ok(Decision::Settled);
         }
         let Some((best, providers)) = self.best_remote(path)? else {
+            self.retries.remove(path);
+            self.forget_content(path);
             return Ok(Decision::Settled);
         };
         let local = self.index.local(path)?;
@@ -433,7 +446,7 @@ impl<I: Index> Folder<I> {
                 }
             }
         }
-        for number in 1.. {
+        for number in 1..=COPIES_MAX {
             let path = conflict::copy_path(&local.record.path, mtime_ns, local.record.by, number);
             match self.index.local(&path)? {
                 Some(there) if there.record.body.is_same_content(&local.record.body) => return Ok(None),
@@ -636,16 +649,14 @@ impl<I: Index> Folder<I> {
         let (Some(recipe), Some(file)) = (&task.recipe, task.target.body.file().copied()) else {
             return Ok(());
         };
-        if let Some(bytes) = self.contents.remove(&task.target.path) {
-            self.content_bytes -= bytes.len();
-            if let [chunk] = recipe.chunks()
-                && bytes.len() == chunk.len as usize
-                && ChunkId::of(&bytes) == chunk.id
-            {
-                self.order_stage(task.stage, Output::Stage(task.stage, 0, 0, VerifiedChunk::hash(bytes)));
-                task.step = Step::Chunks { todo: Vec::new(), asked: BTreeSet::new(), staging: BTreeSet::from([0]) };
-                return Ok(());
-            }
+        if let Some(bytes) = self.forget_content(&task.target.path)
+            && let [chunk] = recipe.chunks()
+            && bytes.len() == chunk.len as usize
+            && ChunkId::of(&bytes) == chunk.id
+        {
+            self.order_stage(task.stage, Output::Stage(task.stage, 0, 0, VerifiedChunk::hash(bytes)));
+            task.step = Step::Chunks { todo: Vec::new(), asked: BTreeSet::new(), staging: BTreeSet::from([0]) };
+            return Ok(());
         }
         let (sources, whole) = self.find_sources(task, recipe)?;
         if let Some((from, stat)) = self.find_move(task, &sources, whole)? {
@@ -668,9 +679,9 @@ impl<I: Index> Folder<I> {
     }
 
     /// Finds files to copy from, and which of them has the whole content.
-    fn find_sources(&self, task: &Task, recipe: &Recipe) -> Result<(Vec<(Source, Recipe)>, Option<u32>), I::Error> {
+    fn find_sources(&self, task: &Task, recipe: &Recipe) -> Result<(Sources, Option<u32>), I::Error> {
         let mut paths = BTreeSet::new();
-        let mut found: Vec<(Source, Recipe)> = Vec::new();
+        let mut found = Sources::new();
         let mut candidates = vec![task.target.path.clone()];
         let step = (recipe.chunks().len() / 64).max(1);
         for chunk in recipe.chunks().iter().step_by(step) {
@@ -812,13 +823,13 @@ impl<I: Index> Folder<I> {
         self.report(Some(path), kind, detail);
         // What is staged already stays, for the next attempt.
         self.drop_task(path);
-        self.put_off(now, path, false);
+        self.put_off(now, path, false, LOCAL_PAUSE_MAX);
     }
 
-    pub(super) fn put_off(&mut self, now: Now, path: &RelPath, look: bool) {
+    pub(super) fn put_off(&mut self, now: Now, path: &RelPath, look: bool, longest: Duration) {
         let attempt = self.retries.get(path).map_or(1, |retry| retry.attempt + 1);
-        let due = now.at + Duration::from_secs(2) * attempt.min(15);
-        self.retries.insert(path.clone(), Retry { due, attempt, look });
+        let pause = Duration::from_secs(1 << attempt.min(16)).min(longest);
+        self.retries.insert(path.clone(), Retry { due: Some(now.at + pause), attempt, look });
     }
 
     /// Puts all that is complete into one commit, if none is under way.
@@ -831,7 +842,12 @@ impl<I: Index> Folder<I> {
         let mut taken = BTreeSet::new();
         let (mut items, mut removals) = (Vec::new(), Vec::new());
         for path in paths {
-            if items.len() + removals.len() >= COMMIT_ITEMS_MAX || self.scans.is_reading(&path) {
+            // What is about to be looked at is not changed before: else one mismatch follows another, and
+            // the look never counts.
+            if items.len() + removals.len() >= COMMIT_ITEMS_MAX
+                || self.scans.is_reading(&path)
+                || self.scans.is_looking_at(&path)
+            {
                 continue;
             }
             if !self.is_up_to_date(&path)? {
@@ -848,7 +864,7 @@ impl<I: Index> Folder<I> {
                 if !self.tasks.contains_key(&parent) {
                     // Its parent went away meanwhile: decide anew.
                     self.cancel(&path);
-                    self.put_off(now, &path, false);
+                    self.put_off(now, &path, false, LOCAL_PAUSE_MAX);
                 }
                 continue;
             }
@@ -963,9 +979,18 @@ impl<I: Index> Folder<I> {
                 if let Some((from, removal)) = moved_from {
                     let recipe = self.index.recipe(&from)?;
                     self.finish(now, Task { recipe: recipe.clone(), ..removal }, None)?;
-                    return self.finish(now, Task { recipe, ..task }, stat);
+                    self.finish(now, Task { recipe, ..task }, stat)?;
+                } else {
+                    self.finish(now, task, stat)?;
                 }
-                self.finish(now, task, stat)
+                if let (Some(parent), true) = (path.parent(), stat.is_some())
+                    && !self.is_dir_here(&parent)?
+                {
+                    // It went away, with this in it, before we heard of our own success.
+                    self.look_again(&parent, Depth::Entry);
+                    self.look_again(&path, Depth::Entry);
+                }
+                Ok(())
             }
             CommitOutcome::Mismatch => {
                 // A person was here first. The scan will find it, and then there is a new decision.
@@ -984,7 +1009,8 @@ impl<I: Index> Folder<I> {
                     return self.assert_dir(now, &path);
                 }
                 self.look_again(&path, Depth::Tree);
-                self.retries.insert(path, Retry { due: now.at + Duration::from_millis(200), attempt: 1, look: true });
+                self.retries
+                    .insert(path, Retry { due: Some(now.at + Duration::from_millis(200)), attempt: 1, look: true });
                 Ok(())
             }
             CommitOutcome::NoParent => {
@@ -992,12 +1018,12 @@ impl<I: Index> Folder<I> {
                 if let Some(parent) = path.parent() {
                     self.look_again(&parent, Depth::Entry);
                 }
-                self.put_off(now, &path, true);
+                self.put_off(now, &path, true, LOCAL_PAUSE_MAX);
                 Ok(())
             }
             CommitOutcome::Failed(kind, detail) => {
                 self.report(Some(&path), kind, detail);
-                self.put_off(now, &path, true);
+                self.put_off(now, &path, true, LOCAL_PAUSE_MAX);
                 Ok(())
             }
         }

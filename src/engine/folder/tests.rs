@@ -1,1 +1,376 @@
-//! Tests.
+//! One folder over an index in memory, fed by hand. What only shows between several devices is
+//! tested by the simulator.
+
+use super::*;
+use crate::engine::effect::{Action, Found};
+use crate::engine::memory_index::MemoryIndex;
+use crate::model::id::{ChunkId, ContentId};
+use crate::model::recipe::{ChunkRef, PageRef, Recipe};
+use crate::model::record::FileBody;
+use crate::model::rights::Members;
+use crate::model::stat::Kind;
+use crate::model::version::VersionVector;
+use crate::wire::message::{SentRecord, Want};
+
+const FOLDER: FolderId = FolderId([7; 16]);
+
+fn path(text: &str) -> RelPath {
+    RelPath::parse(text.as_bytes()).unwrap()
+}
+
+fn peer() -> DeviceId {
+    DeviceId::from_public_key([2; 32])
+}
+
+fn stat(kind: Kind, ino: u64, ctime_ns: i64) -> Stat {
+    Stat { kind, mode: 0o644, size: 3, mtime_ns: 5, ctime_ns, dev: 1, ino }
+}
+
+fn recipe(bytes: &[u8]) -> Recipe {
+    Recipe::parse(vec![ChunkRef { id: ChunkId::of(bytes), len: bytes.len() as u32 }]).unwrap()
+}
+
+fn file(recipe: &Recipe) -> Body {
+    Body::File(FileBody { mode: 0o644, mtime_ns: 5, size: recipe.size(), content: recipe.content_id() })
+}
+
+/// A folder and what it said since it was last asked.
+struct Bench {
+    folder: Folder<MemoryIndex>,
+    at: Duration,
+    outputs: Vec<Output>,
+}
+
+impl Bench {
+    /// A folder that has seen that nothing lies in its root.
+    fn new() -> Self {
+        let params = Params {
+            folder: FOLDER,
+            device: DeviceId::from_public_key([1; 32]),
+            rescan_interval: Duration::from_secs(3600),
+            quiet: Duration::from_millis(10),
+            patience: Duration::from_secs(1),
+            seed: [3; 32],
+        };
+        let folder = Folder::open(params, MemoryIndex::new(Incarnation(1)));
+        let mut bench = Self { folder, at: Duration::ZERO, outputs: Vec::new() };
+        bench.flush();
+        bench.answer_scan(&[]);
+        bench
+    }
+
+    fn now(&self) -> Now {
+        Now { at: self.at, wall_ns: 1_700_000_000_000_000_000 }
+    }
+
+    fn give(&mut self, input: Input) {
+        self.folder.handle(self.now(), input).unwrap();
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        self.folder.flush(self.now()).unwrap();
+        self.outputs.extend(std::iter::from_fn(|| self.folder.poll_output()));
+    }
+
+    fn take<T>(&mut self, pick: impl Fn(&Output) -> Option<T>) -> Option<T> {
+        let at = self.outputs.iter().position(|output| pick(output).is_some())?;
+        pick(&self.outputs.remove(at))
+    }
+
+    /// Answers the scan that was asked for last with what lies in the root.
+    fn answer_scan(&mut self, there: &[(&str, Found)]) -> Scope {
+        let (job, scope) = self
+            .take(|o| match o {
+                Output::Scan(job, scope) => Some((*job, scope.clone())),
+                _ => None,
+            })
+            .expect("no scan was asked for");
+        let found =
+            |path: &RelPath| there.iter().find(|(name, _)| name.as_bytes() == path.as_bytes()).map(|t| t.1.clone());
+        let items = match &scope {
+            Scope::All => {
+                let entries = there.iter().map(|(name, found)| (name.as_bytes().into(), found.clone())).collect();
+                vec![ScanItem::Listing { dir: None, entries }]
+            }
+            Scope::Paths(paths) => {
+                paths.keys().map(|path| ScanItem::Path { path: path.clone(), found: found(path) }).collect()
+            }
+        };
+        self.give(Input::Scanned(job, items));
+        self.give(Input::ScanEnded(job, ScanEnd::Complete));
+        scope
+    }
+
+    fn scan_all(&mut self, there: &[(&str, Found)]) {
+        self.give(Input::ScanAll);
+        self.answer_scan(there);
+    }
+
+    /// A file comes to be, is seen, read and recorded.
+    fn has_file(&mut self, name: &str, ino: u64, bytes: &[u8]) -> Stat {
+        let stat = stat(Kind::File, ino, 1);
+        self.scan_all(&[(name, Found::Entry(stat))]);
+        assert!(self.take(|o| matches!(o, Output::Hash(..)).then_some(())).is_some());
+        self.give(Input::Hashed(path(name), HashOutcome::Done { stat, recipe: recipe(bytes) }));
+        stat
+    }
+
+    fn meet(&mut self, right: Right, received: Option<(Incarnation, Sequence)>) {
+        let (name, members) = (String::new(), Members::default());
+        let (incarnation, last) = (Incarnation(9), Sequence(0));
+        self.give(Input::PeerUp(
+            peer(),
+            right,
+            FolderHello { folder: FOLDER, name, holds: true, incarnation, last, received, members },
+        ));
+    }
+
+    /// The peer says that it holds this, as its `count`th change.
+    fn hear(&mut self, name: &str, count: u64, body: Body, recipe: Option<Recipe>) {
+        let version = VersionVector::parse(vec![(AuthorId(77), count)]).unwrap();
+        let record = Record { path: path(name), version, by: DeviceTag([2; 5]), body };
+        let records = vec![SentRecord { record, recipe, content: None }];
+        let after = Sequence(count - 1);
+        let records = Records { folder: FOLDER, after, through: Sequence(count), more: false, records };
+        self.give(Input::Message(peer(), Message::Records(records)));
+    }
+
+    fn body(&self, name: &str) -> Option<Body> {
+        self.folder.index().local(&path(name)).unwrap().filter(|l| !l.ignored).map(|l| l.record.body)
+    }
+
+    fn want(&mut self) -> Option<Want> {
+        self.take(|o| match o {
+            Output::Send(_, Message::Want(want)) => Some(want.clone()),
+            _ => None,
+        })
+    }
+
+    fn commit(&mut self) -> Option<Vec<CommitItem>> {
+        self.take(|o| match o {
+            Output::Commit(items) => Some(items.clone()),
+            _ => None,
+        })
+    }
+
+    fn announced(&mut self) -> Vec<RelPath> {
+        let said = self.outputs.iter().filter_map(|o| match o {
+            Output::Announce { records, .. } => Some(&records.records),
+            _ => None,
+        });
+        said.flatten().map(|sent| sent.record.path.clone()).collect()
+    }
+
+    fn is_told_off(&self) -> bool {
+        self.outputs.iter().any(|o| matches!(o, Output::Misbehaved(..)))
+    }
+}
+
+#[test]
+fn an_edit_is_announced_only_once_it_is_durable() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    let stat = stat(Kind::Symlink, 4, 1);
+    bench.give(Input::ScanAll);
+    let job = bench.take(|o| if let Output::Scan(job, _) = o { Some(*job) } else { None }).unwrap();
+    let found = Found::Symlink(stat, (*b"t").into());
+    let listing = ScanItem::Listing { dir: None, entries: vec![((*b"l").into(), found)] };
+    let now = bench.now();
+    bench.folder.handle(now, Input::Scanned(job, vec![listing])).unwrap();
+    assert!(bench.folder.index().is_dirty());
+    assert!(std::iter::from_fn(|| bench.folder.poll_output()).all(|o| !matches!(o, Output::Announce { .. })));
+    bench.flush();
+    assert!(!bench.folder.index().is_dirty());
+    assert_eq!(bench.announced(), [path("l")]);
+}
+
+#[test]
+fn a_deletion_is_believed_after_a_second_look() {
+    let mut bench = Bench::new();
+    bench.has_file("f", 4, b"one");
+    bench.scan_all(&[]);
+    assert!(bench.body("f").unwrap().is_live());
+    let scope = bench.answer_scan(&[]);
+    assert_eq!(scope, Scope::Paths(BTreeMap::from([(path("f"), Depth::Entry)])));
+    assert_eq!(bench.body("f"), Some(Body::Tombstone));
+}
+
+#[test]
+fn what_our_own_commit_made_while_a_scan_ran_is_not_deleted() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    bench.give(Input::ScanAll);
+    let job = bench.take(|o| if let Output::Scan(job, _) = o { Some(*job) } else { None }).unwrap();
+    bench.hear("d", 1, Body::Dir { mode: 0o755 }, None);
+    assert_eq!(bench.commit().unwrap()[0].action, Action::MakeDir { mode: 0o755 });
+    let there = stat(Kind::Dir, 6, 2);
+    bench.give(Input::Committed(vec![CommitOutcome::Done {
+        stat: Some(there),
+        kept: None,
+        aside: None,
+        unseen: false,
+    }]));
+    // The scan looked before.
+    bench.give(Input::Scanned(job, vec![ScanItem::Path { path: path("d"), found: None }]));
+    bench.give(Input::ScanEnded(job, ScanEnd::Complete));
+    assert!(bench.body("d").unwrap().is_dir());
+    bench.answer_scan(&[("d", Found::Entry(Stat { mode: 0o755, ..there }))]);
+    assert!(bench.body("d").unwrap().is_dir());
+}
+
+#[test]
+fn a_file_under_another_name_is_not_read_again() {
+    let mut bench = Bench::new();
+    let stat = bench.has_file("f", 4, b"one");
+    bench.scan_all(&[("g", Found::Entry(stat))]);
+    assert!(bench.take(|o| matches!(o, Output::Hash(..)).then_some(())).is_none());
+    assert_eq!(bench.body("g"), Some(file(&recipe(b"one"))));
+}
+
+#[test]
+fn what_was_removed_while_it_was_ignored_is_not_deleted_elsewhere() {
+    let mut bench = Bench::new();
+    bench.has_file("f", 4, b"one");
+    bench.scan_all(&[("f", Found::Ignored)]);
+    bench.scan_all(&[]);
+    bench.answer_scan(&[]);
+    assert_eq!(bench.folder.index().local(&path("f")).unwrap(), None);
+    assert!(bench.outputs.iter().any(|o| matches!(o, Output::Reconnect)));
+    // Somebody still has it, and it comes back.
+    bench.meet(Right::Owner, None);
+    bench.hear("f", 1, file(&recipe(b"one")), Some(recipe(b"one")));
+    assert!(bench.want().is_some());
+}
+
+#[test]
+fn an_ignored_file_that_counts_again_is_told_again() {
+    let mut bench = Bench::new();
+    let stat = bench.has_file("f", 4, b"one");
+    bench.scan_all(&[("f", Found::Ignored)]);
+    assert_eq!(bench.folder.index().tree_hash(), [0; 32]);
+    let before = bench.folder.index().last_sequence();
+    bench.scan_all(&[("f", Found::Entry(stat))]);
+    assert!(bench.folder.index().local(&path("f")).unwrap().unwrap().sequence > before);
+    assert_ne!(bench.folder.index().tree_hash(), [0; 32]);
+}
+
+#[test]
+fn a_peer_that_remembers_more_of_us_makes_us_somebody_new() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, Some((Incarnation(1), Sequence(1000))));
+    assert_ne!(bench.folder.index().incarnation(), Incarnation(1));
+    assert!(bench.outputs.iter().any(|o| matches!(o, Output::Reconnect)));
+    assert!(bench.outputs.iter().any(|o| matches!(o, Output::Note(Note::NewIncarnation))));
+}
+
+#[test]
+fn what_a_reader_says_is_refused() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Reader, None);
+    bench.hear("d", 1, Body::Dir { mode: 0o755 }, None);
+    assert!(bench.commit().is_none());
+    assert_eq!(bench.body("d"), None);
+    assert!(bench.folder.problems().any(|problem| problem.kind == ProblemKind::Refused));
+}
+
+#[test]
+fn bytes_that_are_not_the_chunk_are_never_staged() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    let right = recipe(b"one");
+    bench.hear("f", 1, file(&right), Some(right));
+    let request = bench.want().unwrap().request;
+    let header = ChunkHeader { request, item: 0, chunk: 0 };
+    bench.give(Input::Chunk(peer(), header, VerifiedChunk::hash(b"two".to_vec())));
+    assert!(!bench.outputs.iter().any(|o| matches!(o, Output::Stage(..))));
+    // It is asked for again, after a pause.
+    assert!(bench.want().is_none());
+    bench.at += Duration::from_secs(3);
+    bench.flush();
+    let request = bench.want().unwrap().request;
+    let header = ChunkHeader { request, item: 0, chunk: 0 };
+    bench.give(Input::Chunk(peer(), header, VerifiedChunk::hash(b"one".to_vec())));
+    assert!(bench.outputs.iter().any(|o| matches!(o, Output::Stage(..))));
+}
+
+#[test]
+fn a_chunk_that_was_not_asked_for_is_no_good_manners() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    bench.hear("f", 1, file(&recipe(b"one")), Some(recipe(b"one")));
+    let request = bench.want().unwrap().request;
+    let header = ChunkHeader { request, item: 0, chunk: 1 };
+    bench.give(Input::Chunk(peer(), header, VerifiedChunk::hash(b"one".to_vec())));
+    assert!(bench.is_told_off());
+}
+
+#[test]
+fn a_recipe_that_does_not_fit_its_record_is_no_good_manners() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    bench.hear("f", 1, file(&recipe(b"one")), None);
+    let request = bench.take(|o| match o {
+        Output::Send(_, Message::WantRecipe(want)) => Some(want.request),
+        _ => None,
+    });
+    let pages = recipe(b"two").pages().map(PageRef::of).collect();
+    bench.give(Input::Message(peer(), Message::Recipe { request: request.unwrap(), pages }));
+    assert!(bench.is_told_off());
+}
+
+#[test]
+fn a_removed_directory_with_something_unknown_in_it_stays_for_all() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    bench.hear("d", 1, Body::Dir { mode: 0o755 }, None);
+    bench.commit().unwrap();
+    let dir = stat(Kind::Dir, 6, 2);
+    bench.give(Input::Committed(vec![CommitOutcome::Done { stat: Some(dir), kept: None, aside: None, unseen: false }]));
+    bench.give(Input::Touched(BTreeMap::from([(path("d/l"), Depth::Entry)])));
+    bench.at += Duration::from_secs(1);
+    bench.flush();
+    bench.answer_scan(&[("d/l", Found::Symlink(stat(Kind::Symlink, 7, 3), (*b"t").into()))]);
+    bench.outputs.clear();
+    bench.hear("d", 2, Body::Tombstone, None);
+    assert!(bench.commit().is_none());
+    let version = bench.folder.index().local(&path("d")).unwrap().unwrap().record.version;
+    assert!(version.counter(bench.folder.author) > 0);
+    assert_eq!(bench.announced(), [path("d")]);
+}
+
+#[test]
+fn no_more_is_asked_of_a_peer_at_a_time_than_the_window_holds() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    let chunk =
+        |file: u64, n: u64| ChunkRef { id: ChunkId::of(&[file.to_le_bytes(), n.to_le_bytes()].concat()), len: 1 << 20 };
+    for number in 1..40 {
+        let recipe = Recipe::parse((0..3).map(|n| chunk(number, n)).collect()).unwrap();
+        bench.hear(&format!("f{number}"), number, file(&recipe), Some(recipe));
+        if let Some(stage) = bench.take(|o| if let Output::Assemble(plan) = o { Some(plan.stage) } else { None }) {
+            bench.give(Input::Assembled(stage, AssembleOutcome::Staged { missing: vec![0, 1, 2] }));
+        }
+    }
+    let asked: u64 = std::iter::from_fn(|| bench.want()).map(|want| want.bytes()).sum();
+    assert!((limits::WANT_BYTES_IN_FLIGHT_MAX / 4..=limits::WANT_BYTES_IN_FLIGHT_MAX).contains(&asked), "{asked}");
+}
+
+#[test]
+fn an_answer_to_a_former_task_does_not_count_for_the_next() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    let first = recipe(b"one");
+    bench.hear("f", 1, file(&first), Some(first.clone()));
+    let request = bench.want().unwrap().request;
+    bench.give(Input::Chunk(peer(), ChunkHeader { request, item: 0, chunk: 0 }, VerifiedChunk::hash(b"one".to_vec())));
+    let stage = bench.take(|o| if let Output::Stage(stage, ..) = o { Some(*stage) } else { None }).unwrap();
+    assert_eq!(stage.content, first.content_id());
+    assert_ne!(stage.content, ContentId([0; 32]));
+    // The peer is gone and comes back before the disk has answered.
+    bench.hear("f", 2, Body::Dir { mode: 0o755 }, None);
+    bench.hear("f", 3, file(&first), Some(first));
+    assert!(bench.commit().is_some_and(|items| matches!(items[0].action, Action::MakeDir { .. })));
+    bench.give(Input::Staged(stage, 0, Ok(())));
+    assert!(bench.commit().is_none());
+}
