@@ -218,13 +218,17 @@ impl Device {
         Ok(Client::new(&self.home.join("kinfold.sock"))?)
     }
 
+    /// Says where the folder stands; `None` until it was offered.
+    fn folder_if_any(&self) -> Result<Option<FolderStatus>, Failure> {
+        Ok(self.client()?.status()?.folders.into_iter().next())
+    }
+
     fn folder(&self) -> Result<FolderStatus, Failure> {
-        let status = self.client()?.status()?;
-        status.folders.into_iter().next().ok_or_else(|| failed(format!("{} has lost its folder", self.name)))
+        self.folder_if_any()?.ok_or_else(|| failed(format!("{} has lost its folder", self.name)))
     }
 
     fn is_in_sync(&self) -> Result<bool, Failure> {
-        Ok(self.folder()?.in_sync && self.client()?.sync_state(None)?.in_sync)
+        Ok(self.folder_if_any()?.is_some_and(|folder| folder.in_sync))
     }
 
     fn write(&self, path: &str, text: &str) -> Result<(), Failure> {
@@ -316,7 +320,7 @@ impl Demo<'_> {
         laptop.serve()?;
         let begun = Instant::now();
         desk.serve()?;
-        self.settle("desk holds all files", || Ok(desk.folder()?.files == files))?;
+        self.settle("desk holds all files", || Ok(desk.folder_if_any()?.is_some_and(|folder| folder.files == files)))?;
         let folder = desk.folder()?;
         let took = begun.elapsed().as_secs_f64();
         tell(&format!(

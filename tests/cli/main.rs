@@ -163,7 +163,7 @@ fn an_identity_that_others_can_read_is_refused() {
     sees!(device, ["id"], @r#"
     exit 1
     --- stderr
-    error: [dir]/home/state/identity can be read by others (mode 0644); run `chmod 600` on it
+    error: "[dir]/home/state/identity" has mode 644, others can read it: run `chmod 600 [dir]/home/state/identity`
     "#);
 }
 

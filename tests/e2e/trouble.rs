@@ -275,7 +275,7 @@ fn an_index_of_a_newer_kinfold_is_left_alone() {
     wait_until("the folder is stopped", || b.folder(DATA).state.as_str() == "stopped");
     let folder = b.folder(DATA);
     let why = folder.stopped_because.clone().unwrap_or_default();
-    assert!(why.contains("newer"), "{folder:?}");
+    assert!(why.contains("format 99") && why.contains("update kinfold"), "{folder:?}");
     assert_eq!(b.cli(&["inbox"]).code, 4);
     a.write("file", "changed");
     a.wait_connected(&b);
