@@ -1,7 +1,7 @@
 //! The tunnel: a handshake, and records sealed at one end and opened at the other.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use kinfold::engine::session::gate::{Day, Gate, PairKeys};
+use kinfold::engine::session::gate::{Gate, PairKeys};
 use kinfold::engine::session::handshake::{Established, Initiator, Local, Responder, Versions};
 use kinfold::engine::session::record::{self, RECORD_HEADER_LEN, RECORD_LEN_MAX, sealed_len};
 use kinfold::engine::session::suite::Suite;
@@ -11,7 +11,6 @@ use kinfold::net::crypto::SystemPrimitives;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-const TODAY: Day = Day(20_000);
 /// Records in one write to a socket.
 const RECORDS: usize = 16;
 
@@ -62,10 +61,10 @@ impl Device {
 fn connect(suite: Suite) -> (Established, Established) {
     let (a, b) = (Device::new(1), Device::new(2));
     let (initiator, first) =
-        Initiator::start(TODAY, &a.local, b.local.device, a.keys_with(&b), suite, &SystemPrimitives).unwrap();
+        Initiator::start(&a.local, b.local.device, a.keys_with(&b), suite, &SystemPrimitives).unwrap();
     let mut gate = Gate::new(b.local.device);
     gate.trust(a.local.device, b.keys_with(&a)).unwrap();
-    let admission = gate.admit(TODAY, &first).unwrap();
+    let admission = gate.admit(&first).unwrap();
     let (responder, second) = Responder::start(&b.local, admission, &SystemPrimitives).unwrap();
     let (complete, last) = initiator.handle_second(&second).unwrap();
     (complete.establish().unwrap(), responder.handle_last(&last).unwrap())

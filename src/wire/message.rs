@@ -1,7 +1,7 @@
 //! The messages, and their encoding.
 
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::model::id::{AuthorId, ChunkId, ContentId, DeviceId, DeviceTag, FolderId, Incarnation, PageId, Sequence};
 use crate::model::limits;
@@ -404,8 +404,8 @@ mod raw {
 
     use super::{
         AuthorId, Body, ChunkId, ChunkRef, ContentId, DecodeError, DeviceId, DeviceTag, FileBody, FolderId,
-        Incarnation, Member, Members, Recipe, Record, Right, Run, VersionVector, WantItem, bounded, label, limits, path,
-        sequence,
+        Incarnation, Member, Members, Recipe, Record, Right, Run, VersionVector, WantItem, bounded, label, limits,
+        path, sequence,
     };
 
     /// First index, offset, lengths.

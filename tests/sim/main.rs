@@ -13,7 +13,6 @@
 mod disk;
 mod world;
 
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -77,7 +76,7 @@ fn play_all(seeds: &[u64]) -> Vec<String> {
                     {
                         // Past the test harness, which would keep it for itself.
                         let others = failures.lock().unwrap().join("\n");
-                        writeln!(std::io::stderr(), "seed {seed} loops for ever\n{others}").unwrap();
+                        eprintln!("seed {seed} loops for ever\n{others}");
                         std::process::exit(101);
                     }
                 }

@@ -595,10 +595,7 @@ impl World {
                 let to = self.any_path(n);
                 let inside = to.is_below(&path) || path.is_below(&to) || to == path;
                 let onto = self.devices[n].disk.nodes.get(&to).map(|node| node.data.clone());
-                let fits = match (&there, &onto) {
-                    (None, _) | (_, Some(Data::Dir)) | (Some(Data::Dir), Some(_)) => false,
-                    _ => true,
-                };
+                let fits = !matches!((&there, &onto), (None, _) | (_, Some(Data::Dir)) | (Some(Data::Dir), Some(_)));
                 if inside || !fits || !self.make_parents(n, &to) {
                     return;
                 }
