@@ -1,7 +1,7 @@
 //! The messages, and their encoding.
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::model::id::{AuthorId, ChunkId, ContentId, DeviceId, DeviceTag, FolderId, Incarnation, PageId, Sequence};
 use crate::model::limits;
@@ -400,8 +400,18 @@ fn label(text: String) -> Result<String, DecodeError> {
 
 /// What goes over the wire, field by field.
 mod raw {
-    use super::*;
+    use serde::{Deserialize, Serialize};
 
+    use super::{
+        AuthorId, Body, ChunkId, ChunkRef, ContentId, DecodeError, DeviceId, DeviceTag, FileBody, FolderId,
+        Incarnation, Member, Members, Recipe, Record, Right, Run, VersionVector, WantItem, bounded, label, limits, path,
+        sequence,
+    };
+
+    /// First index, offset, lengths.
+    type RawRun = (u32, u64, Vec<u32>);
+    /// Path, content, runs.
+    type RawItem = (Vec<u8>, [u8; 32], Vec<RawRun>);
     pub type Chunk = ([u8; 32], u32);
     type Line = ([u8; 32], u8, u64);
 
@@ -461,7 +471,7 @@ mod raw {
     pub struct Want {
         request: u64,
         folder: [u8; 16],
-        items: Vec<(Vec<u8>, [u8; 32], Vec<(u32, u64, Vec<u32>)>)>,
+        items: Vec<RawItem>,
     }
 
     pub fn chunks(chunks: &[ChunkRef]) -> Vec<Chunk> {
@@ -823,7 +833,7 @@ mod tests {
             if let Some(byte) = body.get_mut(at) {
                 *byte ^= 1 << bit;
             }
-            let _ = Message::decode(kind::RECORDS, &header, &body);
+            drop(Message::decode(kind::RECORDS, &header, &body));
         }
     }
 }

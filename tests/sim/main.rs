@@ -8,6 +8,8 @@
 //! `SIM_IGNORE=1` lets ignore rules come and go in every third world. `SIM_SEED=n` plays one seed (`SIM_TRACE=1` prints what happens), `SIM_RUNS=n` that many from
 //! `SIM_FROM` on, or from zero.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
+
 mod disk;
 mod world;
 

@@ -98,7 +98,7 @@ fn path(text: &str) -> RelPath {
 impl World {
     pub fn play(seed: u64) {
         let mut random = Random(seed);
-        let count = 2 + random.below(if seed % 4 == 0 { 4 } else { 2 });
+        let count = 2 + random.below(if seed.is_multiple_of(4) { 4 } else { 2 });
         let mut world = Self {
             seed,
             random,
@@ -131,7 +131,7 @@ impl World {
         }
         // Peers are not told that a path is left out from now on, and keep asking for it: such worlds
         // come to rest only most of the time, and are played on request.
-        if seed % 3 == 0 && std::env::var_os("SIM_IGNORE").is_some() {
+        if seed.is_multiple_of(3) && std::env::var_os("SIM_IGNORE").is_some() {
             let rules = *world.random.pick(&[&["d/b"][..], &["e/f"], &["d", "b"], &["e/a", "e/f/a"]]);
             world.rules = rules.iter().map(|text| path(text)).collect();
         }
