@@ -8,6 +8,7 @@ use std::io::{self, BufRead, IsTerminal};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -50,7 +51,7 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     let stage = Arc::new(Stage::new()?);
     stop_on_signals(&stage, args.keep);
     let played = Demo { stage: &stage, pauses }.play();
-    if played.is_err() {
+    if played.is_err() && !is_interrupted() {
         stage.show_logs();
     }
     stage.clear(args.keep);
@@ -62,10 +63,19 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// Set once a person interrupts the demo; whatever is being done then fails.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// Set while the demo waits for a person, and so cannot notice that it is interrupted.
+static PAUSING: AtomicBool = AtomicBool::new(false);
+
+fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
 /// Ends the demo in order where a person interrupts it.
 fn stop_on_signals(stage: &Arc<Stage>, keep: bool) {
     let stage = Arc::clone(stage);
-    let wait = async move {
+    let interrupted = async move {
         use tokio::signal::unix::{SignalKind, signal};
         let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
         else {
@@ -76,12 +86,17 @@ fn stop_on_signals(stage: &Arc<Stage>, keep: bool) {
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         }
+        INTERRUPTED.store(true, Ordering::SeqCst);
+        if !PAUSING.load(Ordering::SeqCst) {
+            // The step under way notices, and the program ends by itself.
+            thread::sleep(STOP_MAX * 3);
+        }
         stage.clear(keep);
         std::process::exit(1);
     };
     // Without it an interrupted demo leaves its directory behind, and nothing else.
     if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        thread::spawn(move || runtime.block_on(wait));
+        thread::spawn(move || runtime.block_on(interrupted));
     }
 }
 
@@ -160,6 +175,7 @@ impl Stage {
 
 impl Device {
     fn kinfold(&self, args: &[&str]) -> Result<Command, Failure> {
+        go_on()?;
         let program = std::env::current_exe()
             .map_err(|error| Failure::from_error(&error).while_doing("cannot find this program's own file"))?;
         let mut command = Command::new(program);
@@ -249,20 +265,30 @@ impl Device {
     }
 }
 
+/// Fails where the demo is interrupted.
+fn go_on() -> Result<(), Failure> {
+    if is_interrupted() { Err(failed("the demo was interrupted".to_owned())) } else { Ok(()) }
+}
+
 fn failed(message: String) -> Failure {
     Failure::new(Exit::Failed, message)
 }
 
-/// Waits until something is true. Returns how long that took only through the clock of the caller.
+/// Waits until something is true.
 fn wait_for(what: &str, mut is_true: impl FnMut() -> Result<bool, Failure>) -> Result<(), Failure> {
     let begun = Instant::now();
-    while !is_true()? {
+    loop {
+        let seen = is_true();
+        // A daemon that was interrupted as well is no failure of its own.
+        go_on()?;
+        if seen? {
+            return Ok(());
+        }
         if begun.elapsed() > STEP_MAX {
             return Err(failed(format!("after {} s it is not so that {what}", STEP_MAX.as_secs())));
         }
         thread::sleep(POLL);
     }
-    Ok(())
 }
 
 // ------------------------------------------------------------------------------------------- the play
@@ -455,8 +481,10 @@ impl Demo<'_> {
     fn step(&self, number: u32, title: &str) -> Result<(), Failure> {
         if self.pauses {
             output::write("\n[Enter] ")?;
+            PAUSING.store(true, Ordering::SeqCst);
             // The end of input is as good as a line.
             io::stdin().lock().read_line(&mut String::new()).ok();
+            PAUSING.store(false, Ordering::SeqCst);
         }
         say("")?;
         say(&format!("{number}. {title}"))
