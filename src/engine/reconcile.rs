@@ -1,7 +1,7 @@
 //! What to do at one path, given what lies here and what a peer holds.
 //!
 //! Pure and total: every pair of records has one verdict, the same wherever it is asked. Version
-//! vectors say who has seen whom; where neither has seen the other, [`Body::precedence`] names the
+//! vectors say who has seen whom; where neither has seen the other, [`Body::precedence`](crate::model::record::Body::precedence) names the
 //! winner, the same on every device.
 //!
 //! Only the loser acts on a conflict. It puts its own version aside as a conflict copy and takes the

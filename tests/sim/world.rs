@@ -692,7 +692,7 @@ impl World {
                 self.give(n, Input::ScanAll);
             }
         }
-        let mut quiet = 0;
+        let (mut idle, mut jumps) = (0, 0);
         for _ in 0..60_000 {
             let mut has_moved = false;
             for a in 0..count {
@@ -716,18 +716,18 @@ impl World {
                 self.fail("all say that they are in sync, and are not");
             }
             if has_moved {
-                quiet = 0;
+                (idle, jumps) = (0, 0);
                 continue;
             }
-            quiet += 1;
             // Nothing moves: let the time pass until something is due.
             let due = self.devices.iter().filter_map(|d| d.folder.as_ref().and_then(Folder::poll_timeout)).min();
             if let Some(due) = due.filter(|due| *due < Duration::from_millis(self.clock) + Duration::from_secs(600)) {
                 self.clock = self.clock.max(due.as_millis() as u64 + 1);
-            } else if quiet > 3 {
-                return;
+                (idle, jumps) = (0, jumps + 1);
+            } else {
+                idle += 1;
             }
-            if quiet > 200 {
+            if idle > 3 || jumps > 200 {
                 return;
             }
         }

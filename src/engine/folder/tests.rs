@@ -59,6 +59,12 @@ impl Bench {
         bench
     }
 
+    /// Lets some time pass in which nothing happens.
+    fn rest(&mut self) {
+        self.at += Duration::from_secs(1);
+        self.flush();
+    }
+
     fn now(&self) -> Now {
         Now { at: self.at, wall_ns: 1_700_000_000_000_000_000 }
     }
@@ -193,6 +199,8 @@ fn a_deletion_is_believed_after_a_second_look() {
     assert!(bench.body("f").unwrap().is_live());
     let scope = bench.answer_scan(&[]);
     assert_eq!(scope, Scope::Paths(BTreeMap::from([(path("f"), Depth::Entry)])));
+    assert!(bench.body("f").unwrap().is_live(), "it may turn up under another name");
+    bench.rest();
     assert_eq!(bench.body("f"), Some(Body::Tombstone));
 }
 
@@ -235,6 +243,7 @@ fn what_was_removed_while_it_was_ignored_is_not_deleted_elsewhere() {
     bench.scan_all(&[("f", Found::Ignored)]);
     bench.scan_all(&[]);
     bench.answer_scan(&[]);
+    bench.rest();
     assert_eq!(bench.folder.index().local(&path("f")).unwrap(), None);
     assert!(bench.outputs.iter().any(|o| matches!(o, Output::Reconnect)));
     // Somebody still has it, and it comes back.
