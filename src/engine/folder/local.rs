@@ -699,7 +699,7 @@ impl<I: Index> Folder<I> {
 
     /// Decides anew about a path, if a peer has something else there.
     fn wake(&mut self, path: &RelPath) -> Result<(), I::Error> {
-        if !self.index.remotes(path)?.is_empty() {
+        if self.tasks.contains_key(path) || !self.index.remotes(path)?.is_empty() {
             self.ready.insert(path.clone());
         }
         Ok(())

@@ -146,6 +146,11 @@ impl Task {
         todo.iter().chain(asked).map(len).sum()
     }
 
+    /// Whether it takes what a peer has, and can still be given up.
+    fn is_for_a_peer(&self) -> bool {
+        !self.target.version.is_empty() && !matches!(self.step, Step::Committing(_))
+    }
+
     pub(super) fn size(&self) -> Option<u64> {
         self.target.body.file().map(|file| file.size)
     }
