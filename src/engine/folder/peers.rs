@@ -149,6 +149,9 @@ impl<I: Index> Folder<I> {
         });
         if is_known {
             self.index.set_remote(&peer, &path, None)?;
+            if self.tasks.contains_key(&path) {
+                self.ready.insert(path);
+            }
             return Ok(());
         }
         let may = right.may_write() || (right == Right::Adder && local.is_none() && record.body.is_live());

@@ -295,6 +295,10 @@ impl<I: Index> Folder<I> {
         let Some((best, providers)) = self.best_remote(path)? else {
             self.retries.remove(path);
             self.forget_content(path);
+            // What a task was to take is nobody's any more, or has been overtaken here.
+            if self.tasks.get(path).is_some_and(Task::is_for_a_peer) {
+                self.cancel(path);
+            }
             return Ok(Decision::Settled);
         };
         let local = self.index.local(path)?;
