@@ -7,6 +7,8 @@ use crate::model::id::{AuthorId, DeviceId, Incarnation, Sequence};
 use crate::model::limits;
 use crate::model::path::RelPath;
 use crate::model::problem::ProblemKind;
+use crate::model::recipe::Recipe;
+use crate::model::record::{Body, Record};
 use crate::model::rights::Right;
 use crate::wire::message::{Ack, FolderHello, Message, Records, SentRecord};
 
@@ -289,8 +291,14 @@ impl<I: Index> Folder<I> {
             }
             let after = peer.sent;
             let is_up_to_date = peer.under_way.is_empty();
-            let changes = self.index.changes_since(after, limits::RECORDS_PER_MESSAGE_MAX)?;
-            let is_all = changes.len() < limits::RECORDS_PER_MESSAGE_MAX;
+            let mut changes = self.index.changes_since(after, limits::RECORDS_PER_MESSAGE_MAX)?;
+            let mut is_all = changes.len() < limits::RECORDS_PER_MESSAGE_MAX;
+            // Long names and link targets fill a frame long before there are many records.
+            let fitting = fitting(changes.iter().map(|(local, recipe)| sent_len_max(&local.record, recipe.as_ref())));
+            if fitting < changes.len() {
+                changes.truncate(fitting);
+                is_all = false;
+            }
             let through = if is_all { last } else { changes.last().map_or(last, |(local, _)| local.sequence) };
             let mut attach = is_up_to_date && is_all && changes.len() <= 64;
             let mut records = Vec::with_capacity(changes.len());
@@ -328,5 +336,42 @@ impl<I: Index> Folder<I> {
             && self.debounce.is_empty()
             && self.committing.is_empty()
             && self.peers.keys().all(|peer| self.is_in_sync_with(peer))
+    }
+}
+
+/// Returns how many of the records go into one message: one at least, then as long as it is not full.
+fn fitting(lens: impl Iterator<Item = usize>) -> usize {
+    let mut sum = 0;
+    let filled = lens.take_while(|len| {
+        let fits = sum < limits::RECORDS_MESSAGE_LEN_TARGET;
+        sum += len;
+        fits
+    });
+    filled.count()
+}
+
+/// Returns a length that a record never exceeds on the wire, its content left out: numbers take at most
+/// ten bytes.
+fn sent_len_max(record: &Record, recipe: Option<&Recipe>) -> usize {
+    let target = match &record.body {
+        Body::Symlink { target } => target.len(),
+        _ => 0,
+    };
+    let chunks = recipe.map_or(0, |recipe| recipe.chunks().len());
+    128 + record.path.as_bytes().len() + target + 20 * record.version.counters().len() + 42 * chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_the_longest_names_fit_a_frame() {
+        let longest = 128 + limits::PATH_LEN_MAX + limits::SYMLINK_LEN_MAX + 20 * limits::VERSION_AUTHORS_MAX;
+        let count = fitting(std::iter::repeat_n(longest, limits::RECORDS_PER_MESSAGE_MAX));
+        assert!(count > 0 && count * longest < limits::FRAME_LEN_MAX / 2, "{count}");
+        assert_eq!(fitting(std::iter::repeat_n(200, 1000)), 1000);
+        assert_eq!(fitting([usize::MAX / 2].into_iter()), 1);
+        assert_eq!(fitting(std::iter::empty()), 0);
     }
 }
