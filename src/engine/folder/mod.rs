@@ -35,6 +35,7 @@ use crate::model::rights::Right;
 use crate::model::stat::Stat;
 use crate::wire::message::{ChunkHeader, FolderHello, Message, Records, Run};
 
+mod commit;
 mod fetch;
 mod local;
 mod peers;
