@@ -49,6 +49,8 @@ const EXPIRE_INTERVAL: Duration = Duration::from_secs(600);
 pub enum Command {
     /// Something happened.
     Input(Input),
+    /// A file was read, or could not be; and whether its content is durable already.
+    Read(RelPath, HashOutcome, Durability),
     /// Paths were touched; [`Place::take_touched`] has them.
     Touched,
     /// A peer that shares the folder can be spoken to.
@@ -177,7 +179,7 @@ impl FolderHandle {
             peers: BTreeMap::new(),
             began: Instant::now(),
             hashing: 0,
-            needs_sync: false,
+            unsynced: Vec::new(),
             expired_at: None,
             findings: unbounded(),
             scans: Vec::new(),
@@ -239,8 +241,8 @@ struct Run {
     peers: BTreeMap<DeviceId, PeerSender>,
     began: Instant,
     hashing: usize,
-    /// Whether files were recorded whose content may not be durable yet.
-    needs_sync: bool,
+    /// Files that were read and whose content may not be durable yet: nothing is said of them before.
+    unsynced: Vec<(RelPath, HashOutcome)>,
     expired_at: Option<Instant>,
     findings: (Sender<Finding>, Receiver<Finding>),
     scans: Vec<JoinHandle<()>>,
@@ -374,17 +376,34 @@ impl Run {
     }
 
     fn flush(&mut self, engine: &mut Engine) -> Result<(), StoreError> {
-        if std::mem::take(&mut self.needs_sync)
-            && let Some(root) = self.place.root()
-            && let Err(error) = root.sync()
-        {
-            // What was read may be lost in a power cut; then the next scan finds other content, and
-            // this record is history. It is said, and nothing more can be done.
-            tracing::warn!(folder = self.settings.name, %error, "the file system cannot be flushed");
-        }
+        self.flush_readings(engine)?;
         engine.flush(self.now())?;
         while let Some(output) = engine.poll_output() {
             self.act(output);
+        }
+        Ok(())
+    }
+
+    /// Makes all that was read durable at once, and only then lets it be known.
+    ///
+    /// Where that fails, nobody knows what reached the disk: nothing is recorded of these files, each is
+    /// a problem, and they are read again later.
+    fn flush_readings(&mut self, engine: &mut Engine) -> Result<(), StoreError> {
+        let readings = std::mem::take(&mut self.unsynced);
+        if readings.is_empty() {
+            return Ok(());
+        }
+        let synced = self.place.root().map(|root| root.sync());
+        if let Some(Err(error)) = &synced {
+            tracing::error!(folder = self.settings.name, %error, "the file system cannot be flushed");
+        }
+        for (path, outcome) in readings {
+            let outcome = match &synced {
+                Some(Ok(())) => outcome,
+                Some(Err(error)) => HashOutcome::Failed(format!("cannot make it durable: {error}")),
+                None => HashOutcome::Changed,
+            };
+            engine.handle(self.now(), Input::Hashed(path, outcome))?;
         }
         Ok(())
     }
@@ -402,11 +421,13 @@ impl Run {
         let now = self.now();
         // Who asked may have gone away meanwhile; then the answer is not wanted.
         match command {
-            Command::Input(input) => {
-                if let Input::Hashed(..) = &input {
-                    self.hashing = self.hashing.saturating_sub(1);
+            Command::Input(input) => engine.handle(now, input)?,
+            Command::Read(path, outcome, durability) => {
+                self.hashing = self.hashing.saturating_sub(1);
+                match (durability, &outcome) {
+                    (Durability::Later, HashOutcome::Done { .. }) => self.unsynced.push((path, outcome)),
+                    _ => engine.handle(now, Input::Hashed(path, outcome))?,
                 }
-                engine.handle(now, input)?;
             }
             Command::Touched => engine.handle(now, Input::Touched(self.place.take_touched()))?,
             Command::PeerUp(device, right, hello, sender) => {
@@ -595,19 +616,17 @@ impl Run {
 
     fn hash(&mut self, path: RelPath, stat: crate::model::stat::Stat) {
         self.hashing += 1;
-        let durability = if self.hashing <= FLUSH_EACH_MAX {
-            Durability::Now
-        } else {
-            self.needs_sync = true;
-            Durability::Later
-        };
+        // One flush for many reaches only the root's own file system, and none that is mounted below.
+        let is_reached = self.place.root().is_some_and(|root| root.is_on_its_file_system(&stat));
+        let durability =
+            if self.hashing <= FLUSH_EACH_MAX || !is_reached { Durability::Now } else { Durability::Later };
         let (place, commands) = (self.place.clone(), self.commands.clone());
         self.pool.run(move |memory| {
             let outcome = match place.root() {
                 Some(root) => hash_file(&root, &path, &stat, durability, &place.cancel, &mut memory.chunks),
                 None => HashOutcome::Changed,
             };
-            commands.send(Command::Input(Input::Hashed(path, outcome))).ok();
+            commands.send(Command::Read(path, outcome, durability)).ok();
         });
     }
 

@@ -8,6 +8,8 @@ pub mod control;
 
 mod api;
 mod folder;
+#[cfg(test)]
+mod folder_tests;
 mod history;
 mod hub;
 mod peer;

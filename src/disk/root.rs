@@ -25,6 +25,7 @@ use rustix::path::Arg;
 use crate::disk::probe::fstat;
 use crate::model::id::FolderId;
 use crate::model::path::{OWN_DIR, RelPath};
+use crate::model::stat::Stat;
 
 /// The name of the marker in the program's own directory.
 const MARKER: &str = "marker";
@@ -46,6 +47,9 @@ pub struct Root {
     dir: OwnedFd,
     dev: u64,
     ino: u64,
+    /// Makes flushes fail, as a disk does that is about to die.
+    #[cfg(test)]
+    pub(crate) sync_fails: std::sync::atomic::AtomicBool,
 }
 
 /// Why a directory cannot be used as a folder's root.
@@ -141,8 +145,7 @@ impl Root {
         let stat = fstat(now.as_fd()).map_err(|error| self.io_error("look at", error))?;
         if (stat.dev, stat.ino) != (self.dev, self.ino) {
             // Say what is there: a mount point whose disk is gone has no marker.
-            let there = Self { path: self.path.clone(), folder: self.folder, dir: now, dev: stat.dev, ino: stat.ino };
-            there.read_marker()?;
+            Self::of(self.path.clone(), self.folder, now, &stat).read_marker()?;
             return Err(RootError::Swapped { path: self.path.clone() });
         }
         self.read_marker()
@@ -158,14 +161,23 @@ impl Root {
         self.folder
     }
 
-    /// Makes all that was written to the root's file system durable.
+    /// Makes all that was written to the root's file system durable; see [`Root::is_on_its_file_system`].
     ///
-    /// One call for many files costs about as much as for one.
+    /// One call for many files costs about as much as for one. On an error nobody knows what is durable.
     pub fn sync(&self) -> io::Result<()> {
         Ok(self.flush()?)
     }
 
+    /// Returns whether something lies on the root's own file system, and not on one mounted below.
+    pub fn is_on_its_file_system(&self, stat: &Stat) -> bool {
+        stat.dev == self.dev
+    }
+
     pub(crate) fn flush(&self) -> Result<(), Errno> {
+        #[cfg(test)]
+        if self.sync_fails.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Errno::IO);
+        }
         // `syncfs` wants a handle that is more than `O_PATH`; the held one is.
         retry(|| syncfs(&self.dir))
     }
@@ -178,7 +190,20 @@ impl Root {
         })?;
         let dir = open_root(&resolved)?;
         let stat = fstat(dir.as_fd()).map_err(|error| io_error(&resolved, "look at", error))?;
-        Ok(Self { path: resolved, folder, dir, dev: stat.dev, ino: stat.ino })
+        Ok(Self::of(resolved, folder, dir, &stat))
+    }
+
+    fn of(path: PathBuf, folder: FolderId, dir: OwnedFd, stat: &Stat) -> Self {
+        let (dev, ino) = (stat.dev, stat.ino);
+        Self {
+            path,
+            folder,
+            dir,
+            dev,
+            ino,
+            #[cfg(test)]
+            sync_fails: false.into(),
+        }
     }
 
     /// Checks that the marker names this folder.
