@@ -161,6 +161,11 @@ impl Root {
         self.folder
     }
 
+    /// Returns what tells this root from another directory that takes its place.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        (self.dev, self.ino)
+    }
+
     /// Makes all that was written to the root's file system durable; see [`Root::is_on_its_file_system`].
     ///
     /// One call for many files costs about as much as for one. On an error nobody knows what is durable.

@@ -8,7 +8,7 @@
 //! A crash leaves staged files behind; [`sweep`] removes those that nobody asks for any more.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, chmodat, ftruncate, openat, unlinkat};
 use rustix::io::Errno;
@@ -219,8 +219,16 @@ fn is_no_room(error: Errno) -> bool {
 /// The staged files that chunks are arriving for. One for each folder; shared between threads.
 #[derive(Debug, Default)]
 pub struct Staging {
-    /// The most recently used last.
-    open: Mutex<Vec<(StageId, Arc<OwnedFd>)>>,
+    held: Mutex<Held>,
+}
+
+/// Handles that are kept for the next chunk: looking names up again costs more than writing a small file.
+#[derive(Debug, Default)]
+struct Held {
+    /// The staging area, and the root it belongs to.
+    dir: Option<((u64, u64), Arc<OwnedFd>)>,
+    /// Staged files, the most recently used last.
+    files: Vec<(StageId, Arc<OwnedFd>)>,
 }
 
 impl Staging {
@@ -243,6 +251,12 @@ impl Staging {
     /// It is not durable yet; committing it makes it so.
     pub fn finish(&self, root: &Root, stage: StageId, size: u64) -> Result<(), StageError> {
         let finish = || {
+            // Most have it already: only where the end is a hole, or a longer try lay there, it is missing.
+            // One that vanished must not come back empty, for nobody would look at its content again.
+            let found = lstat(self.dir(root)?.as_fd(), stage_name(stage).as_bytes())?.ok_or(Errno::NOENT)?;
+            if found.size == size {
+                return Ok(());
+            }
             let file = self.file(root, stage)?;
             retry(|| ftruncate(&*file, size))
         };
@@ -254,7 +268,7 @@ impl Staging {
     /// Removes a staged file, if there is one.
     pub fn discard(&self, root: &Root, stage: StageId) -> Result<(), StageError> {
         self.forget(stage);
-        let discard = || match unlinkat(root.own(Own::Staging)?, stage_name(stage), AtFlags::empty()) {
+        let discard = || match unlinkat(&*self.dir(root)?, stage_name(stage), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error),
         };
@@ -262,21 +276,58 @@ impl Staging {
     }
 
     fn file(&self, root: &Root, stage: StageId) -> Result<Arc<OwnedFd>, Errno> {
-        // A thread that panicked while it held the lock left a list that is still a list.
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = match open.iter().position(|(held, _)| *held == stage) {
-            Some(at) => open.remove(at).1,
-            None => Arc::new(open_stage(root.own(Own::Staging)?.as_fd(), stage)?),
+        let held = self.lock().take(stage);
+        let file = match held {
+            Some(file) => file,
+            None => Arc::new(self.open(root, stage)?),
         };
-        if open.len() >= OPEN_MAX {
-            open.remove(0);
+        let files = &mut self.lock().files;
+        if files.len() >= OPEN_MAX {
+            files.remove(0);
         }
-        open.push((stage, file.clone()));
+        files.push((stage, file.clone()));
         Ok(file)
     }
 
+    fn open(&self, root: &Root, stage: StageId) -> Result<OwnedFd, Errno> {
+        match open_stage(self.dir(root)?.as_fd(), stage) {
+            // The directory that is held was removed; it is made anew.
+            Err(Errno::NOENT) => {
+                self.lock().dir = None;
+                open_stage(self.dir(root)?.as_fd(), stage)
+            }
+            other => other,
+        }
+    }
+
+    /// Returns the staging area of a root.
+    fn dir(&self, root: &Root) -> Result<Arc<OwnedFd>, Errno> {
+        let mut held = self.lock();
+        match &held.dir {
+            Some((of, dir)) if *of == root.identity() => Ok(dir.clone()),
+            _ => {
+                let dir = Arc::new(root.own(Own::Staging)?);
+                held.files.clear();
+                held.dir = Some((root.identity(), dir.clone()));
+                Ok(dir)
+            }
+        }
+    }
+
     fn forget(&self, stage: StageId) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).retain(|(held, _)| *held != stage);
+        self.lock().take(stage);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        // A thread that panicked while it held the lock left lists that are still lists.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn take(&mut self, stage: StageId) -> Option<Arc<OwnedFd>> {
+        let at = self.files.iter().rposition(|(held, _)| *held == stage)?;
+        Some(self.files.remove(at).1)
     }
 }
 
@@ -528,10 +579,34 @@ mod tests {
                 staging.write_chunk(&folder.root, plan.stage, half as u64, &chunk).unwrap();
             }
         }
-        assert!(staging.open.lock().unwrap().len() <= OPEN_MAX);
+        assert!(staging.lock().files.len() <= OPEN_MAX);
         for (plan, bytes) in &plans {
             staging.finish(&folder.root, plan.stage, 100).unwrap();
             assert_eq!(staged(&folder, plan), bytes);
+        }
+    }
+
+    #[test]
+    fn a_staged_file_that_vanished_is_not_finished_with_zeros() {
+        let folder = Folder::new();
+        let staging = Staging::default();
+        let plan = plan(&[7; 100]);
+        staging.write_chunk(&folder.root, plan.stage, 0, &VerifiedChunk::hash(vec![7; 100])).unwrap();
+        std::fs::remove_file(folder.at(&format!(".kinfold/staging/{}", stage_name(plan.stage)))).unwrap();
+        let finished = staging.finish(&folder.root, plan.stage, 100);
+        assert!(finished.is_err());
+        assert_eq!(folder.names(".kinfold/staging"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_staging_area_that_was_removed_is_made_anew() {
+        let folder = Folder::new();
+        let staging = Staging::default();
+        for n in 1..3u8 {
+            let plan = plan(&[n; 100]);
+            staging.write_chunk(&folder.root, plan.stage, 0, &VerifiedChunk::hash(vec![n; 100])).unwrap();
+            assert_eq!(staged(&folder, &plan), [n; 100]);
+            std::fs::remove_dir_all(folder.at(".kinfold/staging")).unwrap();
         }
     }
 

@@ -137,8 +137,16 @@ fn check_name(name: &[u8]) -> Result<(), PathError> {
 }
 
 impl Ord for RelPath {
+    /// By components: what lies in a directory comes right after it, whatever bytes names begin with.
+    ///
+    /// No name holds a zero byte, so this is the order of the bytes with zero in the place of `/`.
     fn cmp(&self, other: &Self) -> Ordering {
-        self.components().cmp(other.components())
+        let (a, b) = (self.as_bytes(), other.as_bytes());
+        let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
+        match a.iter().zip(b).find(|(x, y)| x != y) {
+            Some((x, y)) => rank(*x).cmp(&rank(*y)),
+            None => a.len().cmp(&b.len()),
+        }
     }
 }
 

@@ -22,8 +22,10 @@ impl<I: Index> Folder<I> {
         if !self.committing.is_empty() || self.scans.root_missing.is_some() {
             return Ok(());
         }
-        let ready = |task: &Task| matches!(task.step, Step::Ready(_));
-        let paths: Vec<_> = self.tasks.iter().filter(|(_, t)| ready(t)).map(|(p, _)| p.clone()).collect();
+        let is_ready = |task: &Task| matches!(task.step, Step::Ready(_));
+        self.complete.retain(|path| self.tasks.get(path).is_some_and(is_ready));
+        debug_assert_eq!(self.complete.len(), self.tasks.values().filter(|task| is_ready(task)).count());
+        let paths: Vec<_> = self.complete.iter().cloned().collect();
         let mut taken = BTreeSet::new();
         let (mut items, mut removals) = (Vec::new(), Vec::new());
         for path in paths {

@@ -214,6 +214,8 @@ pub struct Folder<I> {
     debounce: Debounce,
     scans: local::Scans,
     tasks: BTreeMap<RelPath, Task>,
+    /// Paths whose tasks are ready for a commit, and perhaps some that no longer are.
+    complete: BTreeSet<RelPath>,
     /// Paths to decide about.
     ready: BTreeSet<RelPath>,
     sweep: take::Sweep,
@@ -256,6 +258,7 @@ impl<I: Index> Folder<I> {
             debounce: Debounce::new(params.quiet, params.patience),
             scans: local::Scans::new(),
             tasks: BTreeMap::new(),
+            complete: BTreeSet::new(),
             ready: BTreeSet::new(),
             sweep: take::Sweep::default(),
             retries: BTreeMap::new(),

@@ -121,6 +121,20 @@ impl Sweep {
     }
 }
 
+/// How much the tasks take up already.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    tasks: usize,
+    /// Chunks in the recipes of all tasks.
+    chunks: usize,
+}
+
+impl Room {
+    fn is_left(self) -> bool {
+        self.tasks < limits::FETCHES_MAX && (self.tasks < 8 || self.chunks < TASK_CHUNKS_MAX)
+    }
+}
+
 /// What became of a path that was decided about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Decision {
@@ -193,33 +207,48 @@ impl<I: Index> Folder<I> {
             // Before the first scan nothing is known of what changed while we were away.
             return Ok(());
         }
-        let mut blocked = BTreeSet::new();
-        while self.has_room() {
+        if self.ready.is_empty() && self.sweep.at.is_none() && self.sweep.removals.is_empty() {
+            return Ok(());
+        }
+        // Counted once and kept up: adding up all tasks for each path took longer than all else.
+        let mut room = self.room();
+        while room.is_left() {
             let Some(path) = self.next_path()? else {
                 break;
             };
+            let before = self.tasks.len();
             if self.decide(now, &path, false)? == Decision::Blocked {
                 self.sweep.blocked = true;
-                blocked.insert(path);
+            }
+            if self.tasks.len() != before {
+                room.tasks = self.tasks.len();
+                room.chunks += self.tasks.get(&path).map_or(0, Task::chunk_count);
             }
         }
-        // Removals come last: what they remove may be what another path is to be copied from.
-        let is_copying =
-            self.tasks.values().any(|t| matches!(t.step, Step::Assembling | Step::Root { .. } | Step::Pages { .. }));
+        self.pump_removals(now, room)
+    }
+
+    /// Decides about removals, once nothing else is left to decide: what they remove may be what another
+    /// path is to be copied from.
+    fn pump_removals(&mut self, now: Now, room: Room) -> Result<(), I::Error> {
+        if self.sweep.removals.is_empty() || !room.is_left() || !self.ready.is_empty() || self.sweep.at.is_some() {
+            return Ok(());
+        }
         let more_comes = self.peers.values().any(|peer| peer.more_comes);
-        if self.has_room() && !is_copying && !more_comes && self.ready.is_empty() && self.sweep.at.is_none() {
-            for path in std::mem::take(&mut self.sweep.removals).into_iter().rev() {
-                if self.decide(now, &path, true)? == Decision::Blocked {
-                    self.sweep.blocked = true;
-                }
+        let is_copying = |task: &Task| matches!(task.step, Step::Assembling | Step::Root { .. } | Step::Pages { .. });
+        if more_comes || self.tasks.values().any(is_copying) {
+            return Ok(());
+        }
+        for path in std::mem::take(&mut self.sweep.removals).into_iter().rev() {
+            if self.decide(now, &path, true)? == Decision::Blocked {
+                self.sweep.blocked = true;
             }
         }
         Ok(())
     }
 
-    fn has_room(&self) -> bool {
-        self.tasks.len() < limits::FETCHES_MAX
-            && (self.tasks.len() < 8 || self.tasks.values().map(Task::chunk_count).sum::<usize>() < TASK_CHUNKS_MAX)
+    fn room(&self) -> Room {
+        Room { tasks: self.tasks.len(), chunks: self.tasks.values().map(Task::chunk_count).sum() }
     }
 
     /// Returns the next path to decide about: those that just changed, then the walk over all.
@@ -532,6 +561,7 @@ impl<I: Index> Folder<I> {
         let mut task = Task { target, counts, answers, base, expect, copy, providers, recipe, stage, step };
         if let Some(action) = action {
             task.step = Step::Ready(action);
+            self.complete.insert(path.clone());
         } else if task.recipe.is_some() {
             self.plan_content(&mut task)?;
         } else if let Some(recipe) = self.find_recipe(&task)? {
@@ -634,6 +664,7 @@ impl<I: Index> Folder<I> {
             stage: StageId { content: ContentId([0; 32]), copy: 0 },
             step: Step::Ready(Action::MakeDir { mode: 0o755 }),
         };
+        self.complete.insert(parent.clone());
         self.tasks.insert(parent, task);
         Ok(Decision::Settled)
     }
@@ -666,6 +697,7 @@ impl<I: Index> Folder<I> {
         let (sources, whole) = self.find_sources(task, recipe)?;
         if let Some((from, stat)) = self.find_move(task, &sources, whole)? {
             task.step = Step::Ready(Action::Move { from, stat, body: file });
+            self.complete.insert(task.target.path.clone());
             return Ok(());
         }
         let recipes: Vec<_> = sources.iter().map(|(_, recipe)| recipe.clone()).collect();
@@ -820,6 +852,7 @@ impl<I: Index> Folder<I> {
             && staging.is_empty()
         {
             task.step = Step::Ready(Action::Place { stage: task.stage, body: *body });
+            self.complete.insert(path.clone());
         }
     }
 
