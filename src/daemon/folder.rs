@@ -13,6 +13,7 @@ use crate::daemon::history;
 use crate::daemon::peer::{Outgoing, PeerSender};
 use crate::daemon::place::Place;
 use crate::daemon::pool::Pool;
+use crate::daemon::recover;
 use crate::disk::commit::commit;
 use crate::disk::hash::{Durability, hash_file};
 use crate::disk::ignore::Gitignores;
@@ -26,7 +27,7 @@ use crate::engine::effect::{
 };
 use crate::engine::folder::{Folder, FolderStatus, Input, Note, Now, Output, Params};
 use crate::engine::index::{Index, Kept, Local};
-use crate::model::id::{DeviceId, FolderId, Incarnation, Sequence};
+use crate::model::id::{DeviceId, DeviceTag, FolderId, Incarnation, Sequence};
 use crate::model::limits;
 use crate::model::path::RelPath;
 use crate::model::problem::{Problem, ProblemKind};
@@ -181,6 +182,8 @@ impl FolderHandle {
             hashing: 0,
             unsynced: Vec::new(),
             expired_at: None,
+            is_recovered: false,
+            life: 0,
             findings: unbounded(),
             scans: Vec::new(),
         };
@@ -244,6 +247,10 @@ struct Run {
     /// Files that were read and whose content may not be durable yet: nothing is said of them before.
     unsynced: Vec<(RelPath, HashOutcome)>,
     expired_at: Option<Instant>,
+    /// Whether what a crash may have left was seen to, since the index was opened.
+    is_recovered: bool,
+    /// How often the index was opened: commits that an earlier state asked for are not begun any more.
+    life: u64,
     findings: (Sender<Finding>, Receiver<Finding>),
     scans: Vec<JoinHandle<()>>,
 }
@@ -260,6 +267,8 @@ impl Run {
             };
             let error = match opened {
                 Ok(index) => {
+                    self.is_recovered = false;
+                    self.life = self.place.begin_life();
                     let mut engine = Folder::open(self.params(), index);
                     let result = self.drive(&mut engine, inbox, peers);
                     for scan in std::mem::take(&mut self.scans) {
@@ -379,9 +388,28 @@ impl Run {
         self.flush_readings(engine)?;
         engine.flush(self.now())?;
         while let Some(output) = engine.poll_output() {
+            if matches!(output, Output::Scan(..)) {
+                self.recover(engine)?;
+            }
             self.act(output);
         }
         Ok(())
+    }
+
+    /// Puts what a crash left where it belongs, before anything is looked at.
+    fn recover(&mut self, engine: &mut Engine) -> Result<(), StoreError> {
+        if self.is_recovered {
+            return Ok(());
+        }
+        // Not by way of the place, which would watch all of it first. A root that is not there, or is yet
+        // to become one, has nothing to recover now.
+        let Ok(root) = Root::open(&self.settings.path, self.settings.id) else {
+            return Ok(());
+        };
+        self.is_recovered = true;
+        let _turn = self.place.turn();
+        let own = DeviceTag::of(&self.settings.device);
+        recover::recover(engine.index_mut(), &root, &self.settings.name, own)
     }
 
     /// Makes all that was read durable at once, and only then lets it be known.
@@ -631,8 +659,13 @@ impl Run {
     }
 
     fn commit(&self, items: Vec<CommitItem>) {
-        let (place, commands) = (self.place.clone(), self.commands.clone());
+        let (place, commands, life) = (self.place.clone(), self.commands.clone(), self.life);
         self.pool.run(move |_| {
+            let turn = place.turn();
+            if *turn != life {
+                // Who asked for it has failed since, and what it knew with it.
+                return;
+            }
             let outcomes = match place.root().filter(|root| root.check().is_ok()) {
                 Some(root) => {
                     let unfinished = finish_staged(&place, &root, &items);

@@ -15,6 +15,9 @@ mod hub;
 mod peer;
 mod place;
 mod pool;
+mod recover;
+#[cfg(test)]
+mod recover_tests;
 mod seen;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::Sender;
 
@@ -31,6 +31,8 @@ pub struct Place {
     /// Set to end scans and reading soon.
     pub cancel: AtomicBool,
     touched: Mutex<BTreeMap<RelPath, Depth>>,
+    /// Held by whoever changes the folder for the engine; counts the engine's lives.
+    turn: Mutex<u64>,
     commands: Sender<Command>,
 }
 
@@ -52,8 +54,22 @@ impl Place {
             staging: Staging::default(),
             cancel: AtomicBool::new(false),
             touched: Mutex::default(),
+            turn: Mutex::new(0),
             commands,
         }
+    }
+
+    /// Waits until nobody changes the folder, and keeps others from it. Holds the number of the engine's life.
+    pub fn turn(&self) -> MutexGuard<'_, u64> {
+        // A commit that panicked has left the folder as a crash would, which is what recovery is for.
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a new life of the engine, and returns its number.
+    pub fn begin_life(&self) -> u64 {
+        let mut life = self.turn();
+        *life += 1;
+        *life
     }
 
     /// Returns the root if it is held now, without a look at the disk.
@@ -133,7 +149,7 @@ impl Place {
         self.commands.send(Command::Input(input)).ok();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,6 +5,10 @@
 //! expected goes to history or is dropped; anything else is a person's edit that nobody has seen yet.
 //! It becomes a conflict copy, or goes back to where it was.
 //!
+//! A new file first gets the name in history that its predecessor will have there, and then the two are
+//! exchanged. So from the very moment in which something leaves its place it lies in history, under a
+//! name that says where it lay, and no crash leaves it anywhere else: `disk::leftover` finds it there.
+//!
 //! File systems without `RENAME_EXCHANGE` get the former file linked (or copied) into history and the
 //! new one renamed over it. The name never vanishes there either, but an edit that falls between the
 //! last look and that rename is replaced unseen: see `replace_by_link`.
@@ -12,20 +16,22 @@
 //! Where another file system is mounted inside the folder, files are first copied next to their place,
 //! under a name that scans leave out.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
-    AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, chmodat, fchmod, fsync, futimens, linkat,
-    mkdirat, openat, readlinkat, renameat, renameat_with, symlinkat, syncfs, unlinkat, utimensat,
+    AtFlags, Dir, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, chmodat, fchmod, fsync, futimens,
+    linkat, mkdirat, openat, readlinkat, renameat, renameat_with, symlinkat, syncfs, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use crate::disk::copy::copy_all;
 use crate::disk::fault::{detail, is_missing, is_unsupported, write_problem};
 use crate::disk::ignore::TEMP_PREFIX;
+use crate::disk::leftover;
 use crate::disk::probe::{fstat, lstat};
 use crate::disk::root::{Own, Parents, Root, retry};
 use crate::engine::conflict::copy_path;
@@ -37,9 +43,6 @@ use crate::model::stat::{Kind, Stat};
 
 /// Directories, or files, up to which each is flushed by itself; beyond, the whole file system is.
 pub(crate) const FLUSH_EACH_MAX: usize = 8;
-
-/// Longest part of a file's own name in its name in history, in bytes.
-const HISTORY_NAME_LEN_MAX: usize = 180;
 
 /// Conflict copies of one file with one time, beyond which something else must be wrong.
 const COPIES_MAX: u32 = 10_000;
@@ -122,6 +125,8 @@ pub(crate) struct Batch<'r> {
     now_ns: i64,
     touched: BTreeMap<u64, Touched>,
     touched_last: Option<Rc<OwnedFd>>,
+    /// Whether the file system was found to know no exchange.
+    lacks_exchange: Cell<bool>,
     #[cfg(test)]
     pub(crate) faults: Faults,
 }
@@ -156,6 +161,7 @@ impl<'r> Batch<'r> {
             now_ns,
             touched: BTreeMap::new(),
             touched_last: None,
+            lacks_exchange: Cell::new(false),
             #[cfg(test)]
             faults: Faults::default(),
         })
@@ -199,18 +205,10 @@ impl<'r> Batch<'r> {
     /// On `Ok` nothing lies at `from` any more; on `Err` it still does.
     pub(crate) fn put(&self, from: At<'_>, target: &Target<'_>) -> Step<Former> {
         self.check(target)?;
-        let expect = match target.expect {
-            // An empty directory holds nothing that could be lost; one that is not empty stays.
-            Expect::Stat(stat) if stat.kind == Kind::Dir => {
-                remove_dir(target.at())?;
-                Expect::Absent
-            }
-            other => other,
-        };
-        match self.put_here(from, target, expect) {
+        match self.put_here(from, target, target.expect) {
             Ok(former) => Ok(former),
             Err(Trouble::Refused(refusal)) => Err(refusal),
-            Err(Trouble::OtherFileSystem) => self.put_across(from, target, expect),
+            Err(Trouble::OtherFileSystem | Trouble::NoExchange) => self.put_across(from, target, target.expect),
         }
     }
 
@@ -224,7 +222,7 @@ impl<'r> Batch<'r> {
         match self.rename_new(from, target.at()) {
             Ok(()) => Ok(true),
             Err(error) => match Trouble::of(error) {
-                Trouble::OtherFileSystem => Ok(false),
+                Trouble::OtherFileSystem | Trouble::NoExchange => Ok(false),
                 Trouble::Refused(refusal) => Err(refusal),
             },
         }
@@ -238,7 +236,7 @@ impl<'r> Batch<'r> {
         let put = copied.and_then(|()| match self.put_here(near, target, expect) {
             Ok(former) => Ok(former),
             Err(Trouble::Refused(refusal)) => Err(refusal),
-            Err(Trouble::OtherFileSystem) => Err(failed("cannot rename it")(Errno::XDEV)),
+            Err(Trouble::OtherFileSystem | Trouble::NoExchange) => Err(failed("cannot rename it")(Errno::XDEV)),
         });
         match put {
             // What stays behind in staging is swept away some day.
@@ -263,33 +261,89 @@ impl<'r> Batch<'r> {
         }
     }
 
-    /// Exchanges `from` with what lies at the target, and then sees to what came out.
+    /// Exchanges `from`, by way of history, with what lies at the target, and then sees to what came out.
     fn replace(&self, from: At<'_>, target: &Target<'_>, expected: &Stat) -> Result<Former, Trouble> {
-        match self.exchange(from, target.at()) {
-            Ok(()) => {}
-            // The staged file is there; so it is the target that vanished.
-            Err(Errno::NOENT) => return Err(Refusal::Mismatch.into()),
-            Err(error) if is_unsupported(error) => return self.replace_by_link(from, target, expected),
-            Err(error) => return Err(Trouble::of(error)),
+        if expected.kind == Kind::Dir && !is_empty_dir(target.at()) {
+            // Looked at before, so that what lies in a directory need not even vanish for a moment.
+            return Err(Refusal::NotEmpty.into());
         }
-        self.see_to_former(from, target, expected).map_err(|error| {
-            let refusal = failed("cannot put the former file aside")(error);
-            match self.exchange(from, target.at()) {
-                Ok(()) => refusal.into(),
-                Err(again) => self.strand(from, again).into(),
+        if self.lacks_exchange.get() {
+            return self.replace_by_link(from, target, expected);
+        }
+        let name = match self.retire_by_rename(from, target.path) {
+            Ok(name) => name,
+            // It lies beside the target, on a file system where history does not.
+            Err(Errno::XDEV) => return self.exchange_with(from, target, expected, None),
+            Err(error) => return Err(failed("cannot move it into history")(error).into()),
+        };
+        let out = At { dir: self.history.as_fd(), name: name.as_bytes() };
+        self.exchange_with(out, target, expected, Some(&name)).or_else(|trouble| {
+            self.rename_new(out, from).map_err(failed("cannot move it back"))?;
+            match trouble {
+                Trouble::NoExchange => {
+                    self.lacks_exchange.set(true);
+                    self.replace_by_link(from, target, expected)
+                }
+                other => Err(other),
             }
         })
     }
 
-    /// Sends what came out of an exchange to where it belongs.
-    pub(crate) fn see_to_former(&self, out: At<'_>, target: &Target<'_>, expected: &Stat) -> Result<Former, Errno> {
+    /// On `Err` what lay at `from` still does.
+    fn exchange_with(
+        &self,
+        from: At<'_>,
+        target: &Target<'_>,
+        expected: &Stat,
+        kept: Option<&str>,
+    ) -> Result<Former, Trouble> {
+        match self.exchange(from, target.at()) {
+            Ok(()) => {}
+            // The new file is there; so it is the target that vanished.
+            Err(Errno::NOENT) => return Err(Refusal::Mismatch.into()),
+            Err(error) if is_unsupported(error) && kept.is_some() => return Err(Trouble::NoExchange),
+            Err(error) if is_unsupported(error) => return self.replace_by_link(from, target, expected),
+            Err(error) => return Err(Trouble::of(error)),
+        }
+        self.see_to_former(from, target, expected, kept).map_err(|error| {
+            let refusal = match error {
+                Errno::NOTEMPTY => Refusal::NotEmpty,
+                _ => failed("cannot put the former file aside")(error),
+            };
+            match self.exchange(from, target.at()) {
+                Ok(()) => refusal.into(),
+                Err(again) => self.strand(from, target.path, again).into(),
+            }
+        })
+    }
+
+    /// Sends what came out of an exchange to where it belongs. `kept`: that is history, and it lies there
+    /// already, under this name.
+    pub(crate) fn see_to_former(
+        &self,
+        out: At<'_>,
+        target: &Target<'_>,
+        expected: &Stat,
+        kept: Option<&str>,
+    ) -> Result<Former, Errno> {
         let found = out.lstat()?.ok_or(Errno::NOENT)?;
+        if found.kind == Kind::Dir {
+            // Empty, it holds nothing that could be lost; with something in it, it goes back.
+            unlinkat(out.dir, out.name, AtFlags::REMOVEDIR)?;
+            return Ok(Former::default());
+        }
         if !is_same_moved(expected, &found) {
             let aside = self.rename_aside(out, target, found.mtime_ns, None)?;
             return Ok(Former { kept: None, aside: Some(aside), unseen: true });
         }
         match target.displaced {
-            Displaced::History => Ok(Former { kept: Some(self.retire(out, target.path)?), ..Former::default() }),
+            Displaced::History => {
+                let kept = match kept {
+                    Some(kept) => kept.to_owned(),
+                    None => self.retire(out, target.path)?,
+                };
+                Ok(Former { kept: Some(kept), ..Former::default() })
+            }
             Displaced::Copy(to) => {
                 let aside = self.rename_aside(out, target, found.mtime_ns, Some(to))?;
                 Ok(Former { aside: Some(aside), ..Former::default() })
@@ -305,6 +359,11 @@ impl<'r> Batch<'r> {
     /// is renamed over it.
     fn replace_by_link(&self, from: At<'_>, target: &Target<'_>, expected: &Stat) -> Result<Former, Trouble> {
         let at = target.at();
+        if expected.kind == Kind::Dir {
+            // RACE: a crash between the two leaves nothing at the name. Such file systems offer no better.
+            remove_dir(at)?;
+            return self.rename_new(from, at).map(|()| Former::default()).map_err(Trouble::of);
+        }
         if let Displaced::Copy(to) = target.displaced {
             return self.copy_by_link(from, target, expected, to);
         }
@@ -390,16 +449,10 @@ impl<'r> Batch<'r> {
             remove_dir(target.at())?;
             return Ok(Former::default());
         }
-        // Out of the way first, under a name where nobody looks; then it is seen what it was.
-        let (near, own_name);
-        let is_kept = *target.displaced == Displaced::History;
-        let own = if is_kept {
-            own_name = self.history_name(target.path);
-            At { dir: self.history.as_fd(), name: own_name.as_bytes() }
-        } else {
-            own_name = self.temp_name();
-            At { dir: self.staging.as_fd(), name: own_name.as_bytes() }
-        };
+        // Out of the way first, into history; then it is seen what it was.
+        let near;
+        let own_name = self.history_name(target.path);
+        let own = At { dir: self.history.as_fd(), name: own_name.as_bytes() };
         let out = match self.rename_new(target.at(), own) {
             Ok(()) => own,
             Err(Errno::NOENT) => return Err(Refusal::Mismatch),
@@ -418,7 +471,7 @@ impl<'r> Batch<'r> {
         if !found.is_some_and(|found| is_same_moved(&expected, &found)) {
             return self.give_back(out, target);
         }
-        let gone = if !is_kept {
+        let gone = if *target.displaced != Displaced::History {
             remove(out).map(|()| None)
         } else if std::ptr::eq(out.name, own.name) {
             Ok(Some(own_name.clone()))
@@ -443,10 +496,10 @@ impl<'r> Batch<'r> {
                 let mtime_ns = out.lstat().ok().flatten().map_or(self.now_ns, |found| found.mtime_ns);
                 match self.rename_aside(out, target, mtime_ns, None) {
                     Ok(aside) => Ok(Former { kept: None, aside: Some(aside), unseen: true }),
-                    Err(error) => Err(self.strand(out, error)),
+                    Err(error) => Err(self.strand(out, target.path, error)),
                 }
             }
-            Err(error) => Err(self.strand(out, error)),
+            Err(error) => Err(self.strand(out, target.path, error)),
         }
     }
 
@@ -474,32 +527,37 @@ impl<'r> Batch<'r> {
 
     /// Moves something into history. Returns its name there.
     pub(crate) fn retire(&self, out: At<'_>, path: &RelPath) -> Result<String, Errno> {
+        match self.retire_by_rename(out, path) {
+            Err(Errno::XDEV) => {}
+            other => return other,
+        }
+        let name = self.history_name(path);
+        let kept = At { dir: self.history.as_fd(), name: name.as_bytes() };
+        copy_to(out, kept)?;
+        if let Err(error) = remove(out) {
+            remove(kept).ok();
+            return Err(error);
+        }
+        Ok(name)
+    }
+
+    /// Renames something to a name in history that says where it lay, or is to lie.
+    pub(crate) fn retire_by_rename(&self, out: At<'_>, path: &RelPath) -> Result<String, Errno> {
         loop {
             let name = self.history_name(path);
-            let kept = At { dir: self.history.as_fd(), name: name.as_bytes() };
-            match self.rename_new(out, kept) {
+            match self.rename_new(out, At { dir: self.history.as_fd(), name: name.as_bytes() }) {
                 Ok(()) => return Ok(name),
                 Err(Errno::EXIST) => {}
-                Err(Errno::XDEV) => {
-                    copy_to(out, kept)?;
-                    if let Err(error) = remove(out) {
-                        remove(kept).ok();
-                        return Err(error);
-                    }
-                    return Ok(name);
-                }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Says that a person's file could not be brought back to where it was, and where it lies.
-    ///
-    /// It gets a name that no sweep removes, if it lies in the staging area.
-    fn strand(&self, out: At<'_>, error: Errno) -> Refusal {
-        let name = format!("{STRANDED_PREFIX}{}", self.unique());
-        let lies = match self.rename_new(out, At { dir: self.staging.as_fd(), name: name.as_bytes() }) {
-            Ok(()) => format!(".kinfold/staging/{name}"),
+    /// Says that a person's file could not be brought back to where it was, and where it lies: in history,
+    /// if at all possible, where the next start finds it.
+    fn strand(&self, out: At<'_>, path: &RelPath, error: Errno) -> Refusal {
+        let lies = match self.retire_by_rename(out, path) {
+            Ok(name) => format!(".kinfold/history/{name}"),
             Err(_) => Escaped(out.name).to_string(),
         };
         Refusal::Failed(
@@ -509,13 +567,7 @@ impl<'r> Batch<'r> {
     }
 
     fn history_name(&self, path: &RelPath) -> String {
-        let mut escaped = Escaped(path.name()).to_string();
-        let mut end = escaped.len().min(HISTORY_NAME_LEN_MAX);
-        while !escaped.is_char_boundary(end) {
-            end -= 1;
-        }
-        escaped.truncate(end);
-        format!("{}-{}~{escaped}", self.now_ns, COUNTER.fetch_add(1, Ordering::Relaxed))
+        leftover::name_of(self.now_ns, COUNTER.fetch_add(1, Ordering::Relaxed), path)
     }
 
     /// Renames to a name that is free; `EXIST` if it is not.
@@ -583,9 +635,6 @@ impl<'r> Batch<'r> {
     }
 }
 
-/// What a stranded file's name begins with, in the staging area.
-pub(crate) const STRANDED_PREFIX: &str = "stranded-";
-
 impl Touched {
     fn trim(&mut self) {
         if self.dirs.len() + self.files.len() > FLUSH_EACH_MAX {
@@ -618,6 +667,8 @@ impl Touched {
 enum Trouble {
     /// The place lies on another file system.
     OtherFileSystem,
+    /// The file system cannot exchange two things.
+    NoExchange,
     Refused(Refusal),
 }
 
@@ -662,6 +713,16 @@ pub(crate) fn remove(at: At<'_>) -> Result<(), Errno> {
         Err(Errno::ISDIR) => unlinkat(at.dir, at.name, AtFlags::REMOVEDIR),
         other => other,
     }
+}
+
+/// Returns whether a directory is empty, as far as that can be seen.
+fn is_empty_dir(at: At<'_>) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(dir) = openat(at.dir, at.name, flags, Mode::empty()).and_then(Dir::read_from) else {
+        return true;
+    };
+    let mut entries = dir.map_while(Result::ok);
+    entries.all(|entry| matches!(entry.file_name().to_bytes(), b"." | b".."))
 }
 
 fn remove_dir(at: At<'_>) -> Step<()> {
@@ -711,7 +772,12 @@ pub(crate) fn copy_to(from: At<'_>, to: At<'_>) -> Result<(), Errno> {
             }
             copied
         }
-        Kind::Symlink => symlinkat(readlinkat(from.dir, from.name, Vec::new())?, to.dir, to.name),
+        Kind::Symlink => {
+            symlinkat(readlinkat(from.dir, from.name, Vec::new())?, to.dir, to.name)?;
+            // Not all file systems keep the times of links.
+            utimensat(to.dir, to.name, &times(stat.mtime_ns), AtFlags::SYMLINK_NOFOLLOW).ok();
+            Ok(())
+        }
         Kind::Dir => {
             mkdirat(to.dir, to.name, Mode::from_raw_mode(0o700))?;
             let dir = openat(to.dir, to.name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;

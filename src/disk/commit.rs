@@ -256,22 +256,43 @@ impl Moving<'_> {
     fn over(&self, batch: &Batch<'_>, target: &Target<'_>, expected: &Stat) -> Step<Former> {
         batch.check(target)?;
         let source = self.from.at();
-        match batch.exchange(source, target.at()) {
-            Ok(()) => {}
+        // By way of history, as all that replaces something: see `batch`.
+        let name = match batch.retire_by_rename(source, target.path) {
+            Ok(name) => name,
             Err(Errno::NOENT) => return Err(Refusal::Mismatch),
-            // Another file system, or one without exchange.
             Err(_) => return self.by_copy(batch, target),
-        }
-        let back = |refusal| match batch.exchange(source, target.at()) {
-            Ok(()) => refusal,
-            Err(error) => failed("cannot move it back")(error),
         };
-        if !self.arrived(target)? {
-            return Err(back(Refusal::Mismatch));
+        let out = At { dir: batch.history.as_fd(), name: name.as_bytes() };
+        let moved = out.lstat().map_err(failed("cannot look at it"))?;
+        let exchanged = match moved.is_some_and(|moved| is_same_moved(self.stat, &moved)) {
+            true => batch.exchange(out, target.at()),
+            // Somebody changed it at that moment; the change belongs where it was made.
+            false => Err(Errno::NOENT),
+        };
+        if let Err(error) = exchanged {
+            batch.give_back(out, &self.from).err();
+            return match error {
+                Errno::NOENT => Err(Refusal::Mismatch),
+                // Another file system, or one without exchange. Its way out and back shows in its times.
+                _ => match source.lstat().map_err(failed("cannot look at it"))? {
+                    Some(stat) if is_same_moved(self.stat, &stat) => {
+                        let from = Target { dir: self.from.dir.clone(), expect: Expect::Stat(stat), ..self.from };
+                        Moving { from, stat: &stat }.by_copy(batch, target)
+                    }
+                    _ => Err(Refusal::Mismatch),
+                },
+            };
         }
-        batch
-            .see_to_former(source, target, expected)
-            .map_err(|error| back(failed("cannot put the former file aside")(error)))
+        batch.see_to_former(out, target, expected, Some(&name)).map_err(|error| {
+            let refusal = failed("cannot put the former file aside")(error);
+            match batch.exchange(out, target.at()) {
+                Ok(()) => match batch.give_back(out, &self.from) {
+                    Err(Refusal::Mismatch) | Ok(_) => refusal,
+                    Err(worse) => worse,
+                },
+                Err(error) => failed("cannot move it back")(error),
+            }
+        })
     }
 
     /// Moves by putting a copy in place, then taking the file away.
@@ -421,7 +442,7 @@ mod tests {
         assert_eq!(stat, Some(folder.stat("d/f.txt")));
         assert_eq!(folder.read("d/f.txt"), b"new");
         let kept = kept.unwrap();
-        assert!(kept.starts_with("42-") && kept.ends_with("~f.txt"), "{kept}");
+        assert_eq!(crate::disk::leftover::origin(&kept), Some((42, path("d/f.txt"))), "{kept}");
         assert_eq!(kept_bytes(&folder, &kept), b"old");
         assert_tidy(&folder);
     }

@@ -1,7 +1,7 @@
 //! Reads a file once and makes its recipe.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ use crate::disk::root::{Root, retry};
 use crate::engine::chunker::{ChunkBuffer, Chunker};
 use crate::engine::effect::HashOutcome;
 use crate::model::path::RelPath;
-use crate::model::recipe::Recipe;
+use crate::model::recipe::{ChunkRef, Recipe};
 use crate::model::stat::Stat;
 
 /// Whether a file's content is made durable before it is spoken of.
@@ -62,34 +62,7 @@ fn try_hash(
 ) -> Result<Option<Recipe>, Errno> {
     settle(expected.ctime_ns);
     let Some(file) = open_expected(root, path, expected)? else { return Ok(None) };
-    if expected.size > 1 << 20 {
-        // Only advice: what comes of it changes nothing.
-        fadvise(&file, 0, None, Advice::Sequential).ok();
-    }
-    let mut chunks = Vec::new();
-    let mut chunker = Chunker::new(expected.size, memory);
-    loop {
-        if cancel.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let space = chunker.buffer();
-        // The end is known by the size; asking for it would be one more call for each small file.
-        let len = retry(|| read(&file, &mut *space))?;
-        chunker.advance(len);
-        if chunker.taken() > expected.size {
-            return Ok(None);
-        }
-        if len == 0 || chunker.taken() == expected.size {
-            chunker.end();
-        }
-        chunks.extend(std::iter::from_fn(|| chunker.next_chunk()));
-        if len == 0 || chunker.taken() == expected.size {
-            break;
-        }
-    }
-    if chunker.taken() != expected.size {
-        return Ok(None);
-    }
+    let Some(chunks) = read_chunks(file.as_fd(), expected.size, cancel, memory)? else { return Ok(None) };
     if durability == Durability::Now {
         fdatasync(&file)?;
     }
@@ -98,6 +71,41 @@ fn try_hash(
     }
     // More chunks than a recipe may have: larger than any file that can be synced.
     Recipe::parse(chunks).map(Some).map_err(|_| Errno::FBIG)
+}
+
+/// Reads an open file that should have `size` bytes, and cuts it. `None`: it has another size.
+pub(crate) fn read_chunks(
+    file: BorrowedFd<'_>,
+    size: u64,
+    cancel: &AtomicBool,
+    memory: &mut ChunkBuffer,
+) -> Result<Option<Vec<ChunkRef>>, Errno> {
+    if size > 1 << 20 {
+        // Only advice: what comes of it changes nothing.
+        fadvise(file, 0, None, Advice::Sequential).ok();
+    }
+    let mut chunks = Vec::new();
+    let mut chunker = Chunker::new(size, memory);
+    loop {
+        if cancel.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let space = chunker.buffer();
+        // The end is known by the size; asking for it would be one more call for each small file.
+        let len = retry(|| read(file, &mut *space))?;
+        chunker.advance(len);
+        if chunker.taken() > size {
+            return Ok(None);
+        }
+        if len == 0 || chunker.taken() == size {
+            chunker.end();
+        }
+        chunks.extend(std::iter::from_fn(|| chunker.next_chunk()));
+        if len == 0 || chunker.taken() == size {
+            break;
+        }
+    }
+    Ok((chunker.taken() == size).then_some(chunks))
 }
 
 /// Waits until a change that comes now would show in the change time.

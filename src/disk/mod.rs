@@ -12,6 +12,7 @@ pub mod commit;
 pub mod hash;
 pub mod history;
 pub mod ignore;
+pub mod leftover;
 pub mod probe;
 pub mod read;
 pub mod root;
@@ -23,4 +24,4 @@ mod batch;
 mod copy;
 mod fault;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

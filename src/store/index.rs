@@ -10,6 +10,7 @@
 //!
 //! "Live" means here as everywhere in the index: something is there, and it is not ignored.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -118,6 +119,11 @@ impl SqliteIndex {
     /// Checks the whole file, indexes and all. Takes the time of reading it a few times.
     pub fn check(&self) -> Result<(), StoreError> {
         report(&self.conn, "PRAGMA integrity_check(1)")
+    }
+
+    /// Takes out of `names` the files of all former versions that the index knows.
+    pub fn take_out_known(&self, names: &mut BTreeSet<String>) -> Result<(), StoreError> {
+        kept::take_out_known(&self.conn, names)
     }
 
     /// Makes a change; if it fails, all since the last commit is taken back.

@@ -1,5 +1,7 @@
 //! Former versions that were put aside.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, Row};
 
 use crate::engine::index::Kept;
@@ -52,6 +54,18 @@ pub(crate) fn oldest(conn: &Connection) -> Result<Option<(i64, Kept)>, StoreErro
 /// Forgets the former version in the row of that number.
 pub(crate) fn remove(conn: &Connection, kept: i64) -> Result<(), StoreError> {
     conn.prepare_cached("DELETE FROM kept WHERE kept = ?").at(TABLE)?.execute([kept]).at(TABLE)?;
+    Ok(())
+}
+
+/// Takes out of `names` the files of all former versions.
+pub(crate) fn take_out_known(conn: &Connection, names: &mut BTreeSet<String>) -> Result<(), StoreError> {
+    let mut statement = conn.prepare_cached("SELECT path, until, data FROM kept ORDER BY until").at(TABLE)?;
+    let mut rows = statement.query([]).at(TABLE)?;
+    while let Some(row) = rows.next().at(TABLE)? {
+        if let Some(file) = parse(row)?.file {
+            names.remove(&file);
+        }
+    }
     Ok(())
 }
 
