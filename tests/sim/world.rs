@@ -80,7 +80,6 @@ pub struct World {
     /// Whether disks and people still make trouble.
     is_rough: bool,
     is_tracing: bool,
-    trace: Vec<String>,
 }
 
 fn stage_of(order: &Output) -> Option<StageId> {
@@ -110,7 +109,6 @@ impl World {
             rules: BTreeSet::new(),
             is_rough: true,
             is_tracing: std::env::var_os("SIM_TRACE").is_some(),
-            trace: Vec::new(),
         };
         for n in 0..count {
             let index = MemoryIndex::new(Incarnation(world.random.next()));
@@ -135,7 +133,7 @@ impl World {
             let rules = *world.random.pick(&[&["d/b"][..], &["e/f"], &["d", "b"], &["e/a", "e/f/a"]]);
             world.rules = rules.iter().map(|text| path(text)).collect();
         }
-        let steps = 150 + world.random.below(250);
+        let steps = 200 + world.random.below(200);
         for _ in 0..steps {
             world.step();
         }
@@ -145,8 +143,8 @@ impl World {
     }
 
     fn fail(&self, why: &str) -> ! {
-        for line in &self.trace {
-            println!("{line}");
+        for (n, device) in self.devices.iter().enumerate().filter(|_| self.is_tracing) {
+            println!("{n}: {}", device.folder.as_ref().map(Folder::under_way).unwrap_or_default());
         }
         panic!("seed {}: {why}\n(play it again with SIM_SEED={} SIM_TRACE=1)", self.seed, self.seed);
     }
@@ -314,7 +312,13 @@ impl World {
             }
             Output::Misbehaved(_, what) => self.fail(&format!("{n} is told: {what}")),
             Output::Note(note) => self.say(|| format!("{n} notes {note:?}")),
-            order => self.devices[n].orders.push_back(order),
+            order => {
+                self.say(|| match stage_of(&order) {
+                    Some(stage) => format!("{n} orders work on {stage:?}"),
+                    None => format!("{n} orders {}", format!("{order:?}").split('(').next().unwrap_or_default()),
+                });
+                self.devices[n].orders.push_back(order);
+            }
         }
     }
 
@@ -360,6 +364,15 @@ impl World {
             at = device.orders.iter().position(|order| stage_of(order) == Some(stage)).unwrap();
         }
         let order = device.orders.remove(at).unwrap();
+        if self.is_tracing
+            && let Some(stage) = stage_of(&order)
+        {
+            println!(
+                "{:6} {n} does {} on {stage:?}",
+                self.clock,
+                format!("{order:?}").split('(').next().unwrap_or_default()
+            );
+        }
         let input = match order {
             Output::Scan(job, scope) => {
                 // What a scan finds is handed in later than it was found; edits come in between.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::engine::chunk::VerifiedChunk;
-use crate::engine::folder::take::{PEER_PAUSE_MAX, Step};
+use crate::engine::folder::take::{PEER_PAUSE_MAX, Step, Task, TaskId};
 use crate::engine::folder::{Folder, Now, Output};
 use crate::engine::index::{Index, Local};
 use crate::model::id::{ContentId, DeviceId, PageId};
@@ -61,8 +61,8 @@ pub(super) struct Request {
 
 #[derive(Debug)]
 enum Asked {
-    Recipe(RelPath, ContentId),
-    Pages { path: RelPath, content: ContentId, left: usize },
+    Recipe(RelPath, TaskId),
+    Pages { path: RelPath, task: TaskId, left: usize },
     Chunks { items: Vec<AskedItem>, bytes: u64, left: usize },
 }
 
@@ -70,7 +70,7 @@ enum Asked {
 #[derive(Debug)]
 struct AskedItem {
     path: RelPath,
-    content: ContentId,
+    task: TaskId,
     chunks: BTreeMap<u32, (u64, ChunkRef)>,
 }
 
@@ -106,13 +106,13 @@ impl<I: Index> Folder<I> {
                 passed_over.push(path);
                 continue;
             }
-            let content = task.content();
+            let (content, id) = (task.content(), task.id);
             match &mut task.step {
                 Step::Root { asked } if !*asked => {
                     *asked = true;
                     self.fetchable.extend(passed_over);
                     self.give_back(items, wanted);
-                    self.ask_recipe(peer, path, content, None);
+                    self.ask_recipe(peer, path, id, content, None);
                     return true;
                 }
                 Step::Pages { root, have, asked } if !*asked => {
@@ -121,14 +121,14 @@ impl<I: Index> Folder<I> {
                     let pages = missing.map(|(n, _)| n as u32).take(limits::WANT_ITEMS_MAX).collect();
                     self.fetchable.extend(passed_over);
                     self.give_back(items, wanted);
-                    self.ask_recipe(peer, path, content, Some(pages));
+                    self.ask_recipe(peer, path, id, content, Some(pages));
                     return true;
                 }
                 Step::Chunks { todo, asked, .. } => {
                     let Some(recipe) = &task.recipe else {
                         continue;
                     };
-                    let mut item = AskedItem { path: path.clone(), content, chunks: BTreeMap::new() };
+                    let mut item = AskedItem { path: path.clone(), task: id, chunks: BTreeMap::new() };
                     let runs = take_runs(recipe, todo, REQUEST_BYTES - bytes, &mut item.chunks);
                     if runs.is_empty() {
                         continue;
@@ -166,10 +166,10 @@ impl<I: Index> Folder<I> {
         }
     }
 
-    fn ask_recipe(&mut self, peer: DeviceId, path: RelPath, content: ContentId, pages: Option<Vec<u32>>) {
+    fn ask_recipe(&mut self, peer: DeviceId, path: RelPath, task: TaskId, content: ContentId, pages: Option<Vec<u32>>) {
         let asked = match &pages {
-            None => Asked::Recipe(path.clone(), content),
-            Some(pages) => Asked::Pages { path: path.clone(), content, left: pages.len() },
+            None => Asked::Recipe(path.clone(), task),
+            Some(pages) => Asked::Pages { path: path.clone(), task, left: pages.len() },
         };
         let request = self.open_request(peer, asked, 0);
         let want = WantRecipe { request, folder: self.params.folder, path, content };
@@ -210,14 +210,19 @@ impl<I: Index> Folder<I> {
                 continue;
             };
             match request.what {
-                Asked::Recipe(path, content) | Asked::Pages { path, content, .. } => self.ask_anew(&path, content),
+                Asked::Recipe(path, task) | Asked::Pages { path, task, .. } => self.ask_anew(&path, task),
                 Asked::Chunks { items, .. } => items.iter().for_each(|item| self.return_chunks(item)),
             }
         }
     }
 
-    fn ask_anew(&mut self, path: &RelPath, content: ContentId) {
-        if let Some(task) = self.tasks.get_mut(path).filter(|task| task.content() == content)
+    /// The task at a path that something was asked for, unless it is gone or another one has come.
+    fn asker(&mut self, path: &RelPath, id: TaskId) -> Option<&mut Task> {
+        self.tasks.get_mut(path).filter(|task| task.id == id)
+    }
+
+    fn ask_anew(&mut self, path: &RelPath, id: TaskId) {
+        if let Some(task) = self.asker(path, id)
             && let Step::Root { asked } | Step::Pages { asked, .. } = &mut task.step
         {
             *asked = false;
@@ -226,7 +231,7 @@ impl<I: Index> Folder<I> {
     }
 
     fn return_chunks(&mut self, item: &AskedItem) {
-        let Some(task) = self.tasks.get_mut(&item.path).filter(|task| task.content() == item.content) else {
+        let Some(task) = self.asker(&item.path, item.task) else {
             return;
         };
         if let Step::Chunks { todo, asked, .. } = &mut task.step {
@@ -247,16 +252,16 @@ impl<I: Index> Folder<I> {
         request: u64,
         pages: Vec<PageRef>,
     ) -> Result<(), I::Error> {
-        let Some(Request { what: Asked::Recipe(path, content), .. }) = self.request_of(peer, request) else {
+        let Some(Request { what: Asked::Recipe(path, id), .. }) = self.request_of(peer, request) else {
             return Ok(());
         };
-        let (path, content) = (path.clone(), *content);
+        let (path, id) = (path.clone(), *id);
         self.close_request(request);
         let size = pages.iter().try_fold(0u64, |sum, page| sum.checked_add(page.bytes));
-        let Some(task) = self.tasks.get_mut(&path).filter(|task| task.content() == content) else {
+        let Some(task) = self.asker(&path, id) else {
             return Ok(());
         };
-        if content_id_of(&pages) != content || size != task.size() {
+        if content_id_of(&pages) != task.content() || size != task.size() {
             self.misbehaved(peer, "a recipe that is not what its record says");
             return Ok(());
         }
@@ -278,15 +283,15 @@ impl<I: Index> Folder<I> {
         request: u64,
         chunks: Vec<ChunkRef>,
     ) -> Result<(), I::Error> {
-        let Some(Request { what: Asked::Pages { path, content, left }, .. }) = self.request_of(peer, request) else {
+        let Some(Request { what: Asked::Pages { path, task, left }, .. }) = self.request_of(peer, request) else {
             return Ok(());
         };
         *left = left.saturating_sub(1);
-        let (path, content, is_last) = (path.clone(), *content, *left == 0);
+        let (path, id, is_last) = (path.clone(), *task, *left == 0);
         if is_last {
             self.close_request(request);
         }
-        let Some(task) = self.tasks.get_mut(&path).filter(|task| task.content() == content) else {
+        let Some(task) = self.asker(&path, id) else {
             return Ok(());
         };
         let Step::Pages { root, have, asked } = &mut task.step else {
@@ -350,18 +355,18 @@ impl<I: Index> Folder<I> {
             return Ok(());
         };
         *left -= 1;
-        let (path, content, is_last) = (item.path.clone(), item.content, *left == 0);
+        let (path, id, is_last) = (item.path.clone(), item.task, *left == 0);
         if is_last {
             self.close_request(header.request);
         }
         let is_right = chunk.id() == wanted.id && chunk.bytes().len() == wanted.len as usize;
         if !is_right {
             // Its file changed under its hands, or it lies; either way it does not have this content.
-            self.handle_lost(&path, content, &[header.chunk]);
-            self.drop_provider(now, peer, &path, content);
+            self.handle_lost(&path, id, &[header.chunk]);
+            self.drop_provider(now, peer, &path, id);
             return Ok(());
         }
-        let Some(task) = self.tasks.get_mut(&path).filter(|task| task.content() == content) else {
+        let Some(task) = self.asker(&path, id) else {
             return Ok(());
         };
         if let Step::Chunks { asked, staging, .. } = &mut task.step
@@ -382,11 +387,11 @@ impl<I: Index> Folder<I> {
             return Ok(());
         };
         match &mut open.what {
-            Asked::Recipe(path, content) | Asked::Pages { path, content, .. } => {
-                let (path, content) = (path.clone(), *content);
+            Asked::Recipe(path, task) | Asked::Pages { path, task, .. } => {
+                let (path, id) = (path.clone(), *task);
                 self.close_request(request);
-                self.ask_anew(&path, content);
-                self.drop_provider(now, peer, &path, content);
+                self.ask_anew(&path, id);
+                self.drop_provider(now, peer, &path, id);
                 Ok(())
             }
             Asked::Chunks { items, left, .. } => {
@@ -395,20 +400,20 @@ impl<I: Index> Folder<I> {
                 };
                 let lost: Vec<_> = std::mem::take(&mut item.chunks).into_keys().collect();
                 *left -= lost.len();
-                let (path, content, is_last) = (item.path.clone(), item.content, *left == 0);
+                let (path, id, is_last) = (item.path.clone(), item.task, *left == 0);
                 if is_last {
                     self.close_request(request);
                 }
-                self.handle_lost(&path, content, &lost);
-                self.drop_provider(now, peer, &path, content);
+                self.handle_lost(&path, id, &lost);
+                self.drop_provider(now, peer, &path, id);
                 Ok(())
             }
         }
     }
 
     /// These chunks will not come from the peer that was asked.
-    fn handle_lost(&mut self, path: &RelPath, content: ContentId, chunks: &[u32]) {
-        let Some(task) = self.tasks.get_mut(path).filter(|task| task.content() == content) else {
+    fn handle_lost(&mut self, path: &RelPath, id: TaskId, chunks: &[u32]) {
+        let Some(task) = self.asker(path, id) else {
             return;
         };
         if let Step::Chunks { todo, asked, .. } = &mut task.step {
@@ -419,13 +424,19 @@ impl<I: Index> Folder<I> {
     }
 
     /// A peer does not have what it said. It will say what it has instead; until then the path rests.
-    fn drop_provider(&mut self, now: Now, peer: DeviceId, path: &RelPath, content: ContentId) {
-        if let Some(task) = self.tasks.get_mut(path).filter(|task| task.content() == content) {
+    fn drop_provider(&mut self, now: Now, peer: DeviceId, path: &RelPath, id: TaskId) {
+        if let Some(task) = self.asker(path, id) {
             task.providers.remove(&peer);
-            if task.providers.is_empty() {
-                self.drop_task(path);
-                self.put_off(now, path, false, PEER_PAUSE_MAX);
-            }
+            self.give_up_if_alone(now, path);
+        }
+    }
+
+    /// A task that cannot go on without somebody who has the content, and for which nobody is left,
+    /// rests until there is news.
+    pub(super) fn give_up_if_alone(&mut self, now: Now, path: &RelPath) {
+        if self.tasks.get(path).is_some_and(|task| task.providers.is_empty() && task.needs_provider()) {
+            self.drop_task(path);
+            self.put_off(now, path, false, PEER_PAUSE_MAX);
         }
     }
 

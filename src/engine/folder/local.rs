@@ -42,6 +42,7 @@ struct Gone {
 }
 
 /// Scans under way, and what they have found so far.
+#[derive(Debug)]
 pub(super) struct Scans {
     full: Option<JobId>,
     partial: Option<JobId>,
@@ -53,6 +54,10 @@ pub(super) struct Scans {
     dirty: BTreeMap<RelPath, Depth>,
     /// Paths that the partial scan under way was asked for.
     looking: BTreeSet<RelPath>,
+    /// Those of them that somebody else found meanwhile: which of the two looked later is not known.
+    contested: BTreeSet<RelPath>,
+    /// Whether the full and the partial scan under way looked at the same time as another.
+    is_overlapped: (bool, bool),
     /// Paths that the scans under way did not find where the index has something.
     gone: BTreeMap<JobId, BTreeSet<RelPath>>,
     /// Paths that are gone, but are not believed to be deleted yet.
@@ -76,6 +81,8 @@ impl Scans {
             watch_limited: false,
             dirty: BTreeMap::new(),
             looking: BTreeSet::new(),
+            contested: BTreeSet::new(),
+            is_overlapped: (false, false),
             gone: BTreeMap::new(),
             gone_for_good: BTreeMap::new(),
             to_hash: BTreeMap::new(),
@@ -169,6 +176,19 @@ impl Scans {
         self.full.is_none() && self.partial.is_none() && self.dirty.is_empty() && !self.full_wanted
     }
 
+    fn note_overlap(&mut self) {
+        if self.full.is_some() && self.partial.is_some() {
+            self.is_overlapped = (true, true);
+        }
+    }
+
+    /// Whether another scan looked while this one did, so that of two findings the later told may be
+    /// the earlier seen.
+    fn overlaps(&self, job: JobId) -> bool {
+        let (full, partial) = self.is_overlapped;
+        (full && self.full == Some(job)) || (partial && self.partial == Some(job))
+    }
+
     fn first_reading(&self) -> Option<u64> {
         self.to_hash.values().chain(self.hashing.values()).map(|(number, _)| *number).min()
     }
@@ -207,7 +227,12 @@ impl<I: Index> Folder<I> {
                 }
             }
             ScanItem::Path { path, found: None } => {
-                if self.may_believe(job, &path) {
+                if !self.may_believe(job, &path) {
+                    return Ok(());
+                }
+                if self.scans.contested.remove(&path) {
+                    self.look_again(&path, Depth::Entry);
+                } else {
                     self.scans.gone.entry(job).or_default().insert(path);
                 }
                 Ok(())
@@ -279,15 +304,24 @@ impl<I: Index> Folder<I> {
         true
     }
 
-    /// Something lies at a path. If another look found nothing there, which of the two was the later
-    /// is not known: a third tells.
-    fn seen_here(&mut self, path: &RelPath) {
-        let mut was_gone = self.scans.gone_for_good.remove(path).is_some();
-        for gone in self.scans.gone.values_mut() {
-            was_gone |= gone.remove(path);
+    /// Something lies at a path, and so its directories are there too. If another look found nothing
+    /// there, or does so before it ends, which of the two was the later is not known: a third tells.
+    fn seen_here(&mut self, path: &RelPath, job: Option<JobId>) {
+        if self.scans.gone_for_good.is_empty() && self.scans.gone.is_empty() && self.scans.looking.is_empty() {
+            return;
         }
-        if was_gone {
-            self.look_again(path, Depth::Entry);
+        let is_own = job.is_some() && job == self.scans.partial;
+        for path in std::iter::once(path.clone()).chain(path.ancestors()) {
+            let mut was_gone = self.scans.gone_for_good.remove(&path).is_some();
+            for gone in self.scans.gone.values_mut() {
+                was_gone |= gone.remove(&path);
+            }
+            if !is_own && self.scans.looking.contains(&path) {
+                self.scans.contested.insert(path.clone());
+            }
+            if was_gone {
+                self.look_again(&path, Depth::Entry);
+            }
         }
     }
 
@@ -295,8 +329,17 @@ impl<I: Index> Folder<I> {
         if !self.may_believe(job, &path) {
             return Ok(());
         }
-        self.seen_here(&path);
-        let local = self.index.local(&path)?;
+        self.seen_here(&path, Some(job));
+        let before = self.index.local(&path)?;
+        self.take_in(now, path.clone(), before.clone(), found)?;
+        if self.scans.overlaps(job) && self.index.local(&path)? != before {
+            self.look_again(&path, Depth::Entry);
+        }
+        Ok(())
+    }
+
+    /// Compares what lies at a path with what the index has of it.
+    fn take_in(&mut self, now: Now, path: RelPath, local: Option<Local>, found: Found) -> Result<(), I::Error> {
         match found {
             Found::Ignored => self.handle_ignored(&path, local),
             Found::Special => {
@@ -453,7 +496,7 @@ impl<I: Index> Folder<I> {
             HashOutcome::Done { stat, recipe } => {
                 self.scans.hash_failures.remove(&path);
                 self.clear_problems(&path);
-                self.seen_here(&path);
+                self.seen_here(&path, None);
                 if !self.has_dir_above(now, &path, &Found::Entry(stat))? {
                     return Ok(());
                 }
@@ -489,10 +532,13 @@ impl<I: Index> Folder<I> {
         let was_full = self.scans.full == Some(job);
         if was_full {
             self.scans.full = None;
+            self.scans.is_overlapped.0 = false;
             self.scans.full_done_at = Some(now.at);
         }
         if self.scans.partial == Some(job) {
             self.scans.partial = None;
+            self.scans.is_overlapped.1 = false;
+            self.scans.contested.clear();
             // Whatever waited for the look can be decided now.
             self.ready.extend(std::mem::take(&mut self.scans.looking));
         }
@@ -550,6 +596,7 @@ impl<I: Index> Folder<I> {
             self.scans.full_wanted = false;
             let job = self.next_job();
             self.scans.full = Some(job);
+            self.scans.note_overlap();
             self.outputs.push_back(Output::Scan(job, Scope::All));
         }
         if self.scans.partial.is_some() || self.scans.dirty.is_empty() || self.scans.root_missing.is_some() {
@@ -562,6 +609,7 @@ impl<I: Index> Folder<I> {
         if !paths.is_empty() {
             let job = self.next_job();
             self.scans.partial = Some(job);
+            self.scans.note_overlap();
             self.scans.looking = paths.keys().cloned().collect();
             self.outputs.push_back(Output::Scan(job, Scope::Paths(paths)));
         }

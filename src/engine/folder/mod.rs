@@ -36,6 +36,7 @@ use crate::model::stat::Stat;
 use crate::wire::message::{ChunkHeader, FolderHello, Message, Records, Run};
 
 mod commit;
+mod content;
 mod fetch;
 mod local;
 mod peers;
@@ -216,12 +217,13 @@ pub struct Folder<I> {
     tasks: BTreeMap<RelPath, Task>,
     /// Paths whose tasks are ready for a commit, and perhaps some that no longer are.
     complete: BTreeSet<RelPath>,
+    last_task: u64,
     /// Paths to decide about.
     ready: BTreeSet<RelPath>,
     sweep: take::Sweep,
     retries: BTreeMap<RelPath, take::Retry>,
     /// Staging files in use.
-    stages: BTreeMap<StageId, take::Stage>,
+    stages: BTreeMap<StageId, content::Stage>,
     /// Paths that the commit under way may touch, sorted.
     committing: Vec<RelPath>,
     /// The paths of its items, in their order.
@@ -259,6 +261,7 @@ impl<I: Index> Folder<I> {
             scans: local::Scans::new(),
             tasks: BTreeMap::new(),
             complete: BTreeSet::new(),
+            last_task: 0,
             ready: BTreeSet::new(),
             sweep: take::Sweep::default(),
             retries: BTreeMap::new(),
@@ -388,6 +391,21 @@ impl<I: Index> Folder<I> {
             kind: *kind,
             detail: detail.clone(),
         })
+    }
+
+    /// Returns what is under way and what waits for what, in a form for reports of errors.
+    pub fn under_way(&self) -> String {
+        format!(
+            "tasks {:#?}\nready {:?}\nretries {:?}\nsweep {:?}\nrequests {:?}\nfetchable {:?}\ncommitting {:?}\n{:?}",
+            self.tasks,
+            self.ready,
+            self.retries,
+            self.sweep,
+            self.requests,
+            self.fetchable,
+            self.committing,
+            self.scans
+        )
     }
 
     /// Returns the index, for reading.

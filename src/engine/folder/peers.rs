@@ -84,7 +84,7 @@ impl<I: Index> Folder<I> {
         self.drop_requests_of(peer);
         let mut orphans = Vec::new();
         for (path, task) in &mut self.tasks {
-            if task.providers.remove(peer) && task.providers.is_empty() && task.needs_provider() {
+            if task.providers.remove(peer) && task.providers.is_empty() && task.may_need_provider() {
                 orphans.push(path.clone());
             }
         }

@@ -4,20 +4,18 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::engine::assemble::find_pieces;
-use crate::engine::chunk::VerifiedChunk;
 use crate::engine::conflict;
-use crate::engine::effect::{Action, AssembleOutcome, AssemblePlan, Depth, Expect, Source, StageId};
+use crate::engine::effect::{Action, Depth, Expect, StageId};
+use crate::engine::folder::content::Stage;
 use crate::engine::folder::{Folder, Now, Output};
 use crate::engine::index::{Index, Local, Remote};
 use crate::engine::reconcile::{Verdict, reconcile};
-use crate::model::id::{ChunkId, ContentId, DeviceId, PageId};
+use crate::model::id::{ContentId, DeviceId, PageId};
 use crate::model::limits;
 use crate::model::path::RelPath;
 use crate::model::problem::ProblemKind;
 use crate::model::recipe::{ChunkRef, PageRef, Recipe};
 use crate::model::record::{Body, Record};
-use crate::model::stat::Stat;
 use crate::model::version::{Causality, VersionVector};
 
 /// Chunks that the recipes of all tasks may have together before no large file is begun.
@@ -29,12 +27,16 @@ pub(super) const LOCAL_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// Longest pause before peers are asked again for a content that they did not have; news of the path
 /// and new peers end it.
 pub(super) const PEER_PAUSE_MAX: Duration = Duration::from_secs(3600);
-/// Files to copy from that are considered for one file.
-const SOURCES_MAX: usize = 8;
+
+/// Tells a task from all others, also from an earlier one for the same path and content.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct TaskId(u64);
 
 /// A path on its way to what a peer has there.
 #[derive(Debug)]
 pub(super) struct Task {
+    /// Answers count only for the task that asked.
+    pub(super) id: TaskId,
     /// What is to be held afterwards.
     pub(super) target: Record,
     /// Whether that is a change of our own, which is counted once it is made.
@@ -76,20 +78,6 @@ pub(super) enum Step {
     Ready(Action),
     /// In the commit that is under way.
     Committing(Action),
-}
-
-/// Files to copy from, with their recipes.
-type Sources = Vec<(Source, Recipe)>;
-
-/// A staging file in use.
-#[derive(Debug)]
-pub(super) struct Stage {
-    /// The path that it is for.
-    path: RelPath,
-    /// Orders about it that the disk has not answered yet.
-    unanswered: usize,
-    /// Whether the task that it was for is gone.
-    is_released: bool,
 }
 
 /// When a path is tried again.
@@ -174,6 +162,11 @@ impl Task {
         }
     }
 
+    /// Whether it cannot go on, or may turn out not to be able to, without somebody who has the content.
+    pub(super) fn may_need_provider(&self) -> bool {
+        matches!(self.step, Step::Assembling) || self.needs_provider()
+    }
+
     /// Whether our own record is still the one that this was decided by.
     pub(super) fn is_based_on(&self, local: Option<&Local>) -> bool {
         local.map_or(self.base.is_empty(), |local| local.record.version == self.base)
@@ -188,11 +181,16 @@ impl Task {
     }
 }
 
-fn version_of(local: Option<&Local>) -> VersionVector {
+pub(super) fn version_of(local: Option<&Local>) -> VersionVector {
     local.map(|local| local.record.version.clone()).unwrap_or_default()
 }
 
 impl<I: Index> Folder<I> {
+    pub(super) fn next_task(&mut self) -> TaskId {
+        self.last_task += 1;
+        TaskId(self.last_task)
+    }
+
     pub(super) fn is_committing(&self, path: &RelPath) -> bool {
         self.committing.binary_search(path).is_ok()
     }
@@ -282,7 +280,7 @@ impl<I: Index> Folder<I> {
     }
 
     /// Returns the best of what connected peers hold at a path, and who holds just that.
-    fn best_remote(&self, path: &RelPath) -> Result<Option<(Remote, BTreeSet<DeviceId>)>, I::Error> {
+    pub(super) fn best_remote(&self, path: &RelPath) -> Result<Option<(Remote, BTreeSet<DeviceId>)>, I::Error> {
         let remotes = self.index.remotes(path)?;
         let mut best: Option<(Remote, BTreeSet<DeviceId>)> = None;
         for (peer, remote) in remotes.into_iter().filter(|(peer, _)| self.peers.contains_key(peer)) {
@@ -425,40 +423,6 @@ impl<I: Index> Folder<I> {
         self.release_stage(&task.stage);
     }
 
-    /// Gives an order to the disk that writes to a staging file, and will be answered.
-    pub(super) fn order_stage(&mut self, stage: StageId, order: Output) {
-        if let Some(stage) = self.stages.get_mut(&stage) {
-            stage.unanswered += 1;
-        }
-        self.outputs.push_back(order);
-    }
-
-    /// An order that [`Folder::order_stage`] gave was answered. Returns the path whose task has waited
-    /// for it, unless that task is gone.
-    fn stage_answered(&mut self, id: &StageId) -> Option<RelPath> {
-        let stage = self.stages.get_mut(id)?;
-        stage.unanswered = stage.unanswered.saturating_sub(1);
-        if !stage.is_released {
-            return Some(stage.path.clone());
-        }
-        if stage.unanswered == 0 {
-            let path = stage.path.clone();
-            self.stages.remove(id);
-            self.ready.insert(path);
-        }
-        None
-    }
-
-    /// A task is done with its staging file. Nobody else gets it before all orders about it are
-    /// answered: the answers could not be told from those to the next task.
-    pub(super) fn release_stage(&mut self, id: &StageId) {
-        match self.stages.get_mut(id) {
-            Some(stage) if stage.unanswered > 0 => stage.is_released = true,
-            Some(_) => drop(self.stages.remove(id)),
-            None => {}
-        }
-    }
-
     /// Names the conflict copy of what lies here; `None` where a copy with this content exists already.
     pub(super) fn copy_path(&self, local: &Local) -> Result<Option<RelPath>, I::Error> {
         let mtime_ns = local.record.body.file().map_or(0, |file| file.mtime_ns);
@@ -544,7 +508,8 @@ impl<I: Index> Folder<I> {
         if target.body.is_live() && self.prepare_parent(&path)? == Decision::Blocked {
             return Ok(Decision::Blocked);
         }
-        let content = target.body.file().map_or(ContentId([0; 32]), |file| file.content);
+        // What needs no staging file must not name one: it would release another task's.
+        let content = target.body.file().filter(|_| action.is_none()).map_or(ContentId([0; 32]), |file| file.content);
         let mut stage = StageId { content, copy: 0 };
         if action.is_none() {
             while let Some(used) = self.stages.get(&stage) {
@@ -558,7 +523,8 @@ impl<I: Index> Folder<I> {
         }
         let base = version_of(local.as_ref());
         let step = Step::Root { asked: false };
-        let mut task = Task { target, counts, answers, base, expect, copy, providers, recipe, stage, step };
+        let id = self.next_task();
+        let mut task = Task { id, target, counts, answers, base, expect, copy, providers, recipe, stage, step };
         if let Some(action) = action {
             task.step = Step::Ready(action);
             self.complete.insert(path.clone());
@@ -653,6 +619,7 @@ impl<I: Index> Folder<I> {
             body: Body::Dir { mode: 0o755 },
         };
         let task = Task {
+            id: self.next_task(),
             target: record,
             counts: true,
             answers: VersionVector::default(),
@@ -667,193 +634,6 @@ impl<I: Index> Folder<I> {
         self.complete.insert(parent.clone());
         self.tasks.insert(parent, task);
         Ok(Decision::Settled)
-    }
-
-    /// Finds the recipe of a content that some file here has, so that it need not be fetched.
-    fn find_recipe(&self, task: &Task) -> Result<Option<Recipe>, I::Error> {
-        let path = &task.target.path;
-        if let Some(former) = self.index.local(path)?
-            && former.record.body.file().is_some_and(|file| file.content == task.content())
-        {
-            return self.index.recipe(path);
-        }
-        Ok(None)
-    }
-
-    /// Plans where the content comes from, now that the recipe is known.
-    pub(super) fn plan_content(&mut self, task: &mut Task) -> Result<(), I::Error> {
-        let (Some(recipe), Some(file)) = (&task.recipe, task.target.body.file().copied()) else {
-            return Ok(());
-        };
-        if let Some(bytes) = self.forget_content(&task.target.path)
-            && let [chunk] = recipe.chunks()
-            && bytes.len() == chunk.len as usize
-            && ChunkId::of(&bytes) == chunk.id
-        {
-            self.order_stage(task.stage, Output::Stage(task.stage, 0, 0, VerifiedChunk::hash(bytes)));
-            task.step = Step::Chunks { todo: Vec::new(), asked: BTreeSet::new(), staging: BTreeSet::from([0]) };
-            return Ok(());
-        }
-        let (sources, whole) = self.find_sources(task, recipe)?;
-        if let Some((from, stat)) = self.find_move(task, &sources, whole)? {
-            task.step = Step::Ready(Action::Move { from, stat, body: file });
-            self.complete.insert(task.target.path.clone());
-            return Ok(());
-        }
-        let recipes: Vec<_> = sources.iter().map(|(_, recipe)| recipe.clone()).collect();
-        let pieces = if whole.is_some() { Vec::new() } else { find_pieces(recipe, &recipes) };
-        if sources.is_empty() && recipe.chunks().len() == 1 {
-            // Nothing lies here, and one chunk is either staged or not: no need to look.
-            task.step = Step::Chunks { todo: vec![0], asked: BTreeSet::new(), staging: BTreeSet::new() };
-            self.fetchable.push_back(task.target.path.clone());
-            return Ok(());
-        }
-        let sources = sources.into_iter().map(|(source, _)| source).collect();
-        let plan = AssemblePlan { stage: task.stage, recipe: recipe.clone(), sources, pieces, whole };
-        self.order_stage(task.stage, Output::Assemble(plan));
-        task.step = Step::Assembling;
-        Ok(())
-    }
-
-    /// Finds files to copy from, and which of them has the whole content.
-    fn find_sources(&self, task: &Task, recipe: &Recipe) -> Result<(Sources, Option<u32>), I::Error> {
-        let mut paths = BTreeSet::new();
-        let mut found = Sources::new();
-        let mut candidates = vec![task.target.path.clone()];
-        let step = (recipe.chunks().len() / 64).max(1);
-        for chunk in recipe.chunks().iter().step_by(step) {
-            if candidates.len() > SOURCES_MAX * 4 {
-                break;
-            }
-            candidates.extend(self.index.holders_of(&chunk.id, 4)?);
-        }
-        for path in candidates {
-            if found.len() >= SOURCES_MAX || !paths.insert(path.clone()) {
-                continue;
-            }
-            let Some(local) = self.index.local(&path)? else {
-                continue;
-            };
-            let (Some(file), Some(stat), false) = (local.record.body.file(), local.stat, local.ignored) else {
-                continue;
-            };
-            if self.is_committing(&path) || self.scans.is_reading(&path) {
-                continue;
-            }
-            let is_whole = file.content == task.content();
-            let Some(its_recipe) = self.index.recipe(&path)? else {
-                continue;
-            };
-            if is_whole {
-                return Ok((vec![(Source { path, stat }, its_recipe)], Some(0)));
-            }
-            if !recipe.chunks().is_empty() {
-                found.push((Source { path, stat }, its_recipe));
-            }
-        }
-        let wanted: BTreeSet<_> = recipe.chunks().iter().map(|c| c.id).collect();
-        found.retain(|(_, its)| its.chunks().iter().any(|c| wanted.contains(&c.id)));
-        Ok((found, None))
-    }
-
-    /// Finds a file that has the whole content and is on its way out: it is renamed, not copied.
-    fn find_move(
-        &mut self,
-        task: &Task,
-        sources: &[(Source, Recipe)],
-        whole: Option<u32>,
-    ) -> Result<Option<(RelPath, Stat)>, I::Error> {
-        let (Some(whole), Expect::Absent) = (whole, task.expect) else {
-            return Ok(None);
-        };
-        let from = &sources[whole as usize].0;
-        if self.tasks.contains_key(&from.path) || from.path == task.target.path {
-            return Ok(None);
-        }
-        let local = self.index.local(&from.path)?;
-        let Some((best, _)) = self.best_remote(&from.path)? else {
-            return Ok(None);
-        };
-        let verdict = reconcile(local.as_ref().map(|l| &l.record), &best.record);
-        if best.record.body.is_live() || verdict != Ok(Verdict::Take) {
-            return Ok(None);
-        }
-        // Its removal is part of this task; a task of its own keeps others away from it.
-        let removal = Task {
-            answers: best.record.version.clone(),
-            base: version_of(local.as_ref()),
-            target: best.record,
-            counts: false,
-            expect: Expect::Absent,
-            copy: None,
-            providers: BTreeSet::new(),
-            recipe: None,
-            stage: StageId { content: ContentId([0; 32]), copy: 0 },
-            step: Step::Assembling,
-        };
-        self.tasks.insert(from.path.clone(), Task { step: Step::Committing(Action::Remove), ..removal });
-        Ok(Some((from.path.clone(), from.stat)))
-    }
-
-    pub(super) fn handle_assembled(
-        &mut self,
-        now: Now,
-        stage: StageId,
-        outcome: AssembleOutcome,
-    ) -> Result<(), I::Error> {
-        let Some(path) = self.stage_answered(&stage) else {
-            return Ok(());
-        };
-        if !self.tasks.get(&path).is_some_and(|task| matches!(task.step, Step::Assembling)) {
-            return Ok(());
-        }
-        match outcome {
-            AssembleOutcome::Failed(kind, detail) => self.give_up(now, &path, kind, detail),
-            AssembleOutcome::Staged { mut missing } => {
-                missing.reverse();
-                if let Some(task) = self.tasks.get_mut(&path) {
-                    task.step = Step::Chunks { todo: missing, asked: BTreeSet::new(), staging: BTreeSet::new() };
-                    self.fetchable.push_back(path.clone());
-                    self.finish_if_staged(&path);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn handle_staged(
-        &mut self,
-        now: Now,
-        stage: StageId,
-        chunk: u32,
-        result: Result<(), (ProblemKind, String)>,
-    ) {
-        let Some(path) = self.stage_answered(&stage) else {
-            return;
-        };
-        match result {
-            Ok(()) => {
-                if let Some(Step::Chunks { staging, .. }) = self.tasks.get_mut(&path).map(|task| &mut task.step) {
-                    staging.remove(&chunk);
-                }
-                self.finish_if_staged(&path);
-            }
-            Err((kind, detail)) => self.give_up(now, &path, kind, detail),
-        }
-    }
-
-    fn finish_if_staged(&mut self, path: &RelPath) {
-        let Some(task) = self.tasks.get_mut(path) else {
-            return;
-        };
-        if let (Step::Chunks { todo, asked, staging }, Some(body)) = (&task.step, task.target.body.file())
-            && todo.is_empty()
-            && asked.is_empty()
-            && staging.is_empty()
-        {
-            task.step = Step::Ready(Action::Place { stage: task.stage, body: *body });
-            self.complete.insert(path.clone());
-        }
     }
 
     /// Puts a path off: it is tried again after a pause that grows.

@@ -123,8 +123,11 @@ impl Bench {
     }
 
     fn meet(&mut self, right: Right, received: Option<(Incarnation, Sequence)>) {
-        let (name, members) = (String::new(), Members::default());
-        let (incarnation, last) = (Incarnation(9), Sequence(0));
+        self.meet_with(Incarnation(9), right, received);
+    }
+
+    fn meet_with(&mut self, incarnation: Incarnation, right: Right, received: Option<(Incarnation, Sequence)>) {
+        let (name, members, last) = (String::new(), Members::default(), Sequence(0));
         self.give(Input::PeerUp(
             peer(),
             right,
@@ -382,4 +385,104 @@ fn an_answer_to_a_former_task_does_not_count_for_the_next() {
     assert!(bench.commit().is_some_and(|items| matches!(items[0].action, Action::MakeDir { .. })));
     bench.give(Input::Staged(stage, 0, Ok(())));
     assert!(bench.commit().is_none());
+}
+
+#[test]
+fn a_peer_that_lacks_what_a_former_task_asked_for_does_not_end_the_next_in_mid_commit() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    let whole = recipe(b"one");
+    bench.hear("f", 1, file(&whole), Some(whole.clone()));
+    let former = bench.want().unwrap().request;
+    // The same content under another version: another task.
+    let Body::File(body) = file(&whole) else { unreachable!() };
+    bench.hear("f", 2, Body::File(FileBody { mode: 0o600, ..body }), Some(whole.clone()));
+    let request = bench.want().unwrap().request;
+    assert_ne!(request, former);
+    bench.give(Input::Chunk(peer(), ChunkHeader { request, item: 0, chunk: 0 }, VerifiedChunk::hash(b"one".to_vec())));
+    bench.give(Input::Staged(StageId { content: whole.content_id(), copy: 0 }, 0, Ok(())));
+    assert!(bench.commit().is_some());
+    bench.give(Input::Message(peer(), Message::Missing { request: former, item: 0 }));
+    let stat = Some(stat(Kind::File, 8, 2));
+    bench.give(Input::Committed(vec![CommitOutcome::Done { stat, kept: None, aside: None, unseen: false }]));
+    assert_eq!(bench.body("f"), Some(Body::File(FileBody { mode: 0o600, ..body })));
+}
+
+#[test]
+fn a_file_that_was_being_assembled_when_its_last_giver_left_is_given_up() {
+    let mut bench = Bench::new();
+    bench.has_file("old", 4, b"one");
+    bench.meet(Right::Owner, None);
+    let chunk = |bytes: &[u8]| ChunkRef { id: ChunkId::of(bytes), len: bytes.len() as u32 };
+    let both = Recipe::parse(vec![chunk(b"one"), chunk(b"two")]).unwrap();
+    bench.hear("new", 1, file(&both), Some(both.clone()));
+    let stage = bench.take(|o| if let Output::Assemble(plan) = o { Some(plan.stage) } else { None }).unwrap();
+    bench.give(Input::PeerDown(peer()));
+    bench.give(Input::Assembled(stage, AssembleOutcome::Staged { missing: vec![1] }));
+    // It comes back with another index that has nothing of the kind.
+    bench.meet_with(Incarnation(10), Right::Owner, None);
+    assert!(bench.want().is_none());
+    assert_eq!(bench.folder.status().unwrap().state, FolderState::Idle);
+}
+
+/// Asks for a look at one path and a scan of everything, and returns the two jobs, both under way.
+fn two_looks(bench: &mut Bench, name: &str) -> (JobId, JobId) {
+    bench.give(Input::Touched(BTreeMap::from([(path(name), Depth::Entry)])));
+    bench.rest();
+    bench.give(Input::ScanAll);
+    let mut job = || bench.take(|o| if let Output::Scan(job, _) = o { Some(*job) } else { None }).unwrap();
+    (job(), job())
+}
+
+fn link(target: &str) -> Found {
+    Found::Symlink(stat(Kind::Symlink, 4, 1), target.as_bytes().into())
+}
+
+#[test]
+fn a_look_that_is_told_late_does_not_delete_what_a_later_look_found() {
+    let mut bench = Bench::new();
+    bench.scan_all(&[("l", link("t"))]);
+    let (early, late) = two_looks(&mut bench, "l");
+    let entries = vec![((*b"l").into(), link("t"))];
+    bench.give(Input::Scanned(late, vec![ScanItem::Listing { dir: None, entries }]));
+    bench.give(Input::ScanEnded(late, ScanEnd::Complete));
+    bench.give(Input::Scanned(early, vec![ScanItem::Path { path: path("l"), found: None }]));
+    bench.give(Input::ScanEnded(early, ScanEnd::Complete));
+    bench.rest();
+    assert!(bench.body("l").unwrap().is_live());
+    let scope = bench.answer_scan(&[("l", link("t"))]);
+    assert_eq!(scope, Scope::Paths(BTreeMap::from([(path("l"), Depth::Entry)])));
+    bench.rest();
+    assert!(bench.body("l").unwrap().is_live());
+}
+
+#[test]
+fn what_two_looks_at_once_saw_differently_is_looked_at_a_third_time() {
+    let mut bench = Bench::new();
+    bench.scan_all(&[("l", link("old"))]);
+    let (early, late) = two_looks(&mut bench, "l");
+    let entries = vec![((*b"l").into(), link("new"))];
+    bench.give(Input::Scanned(late, vec![ScanItem::Listing { dir: None, entries }]));
+    bench.give(Input::ScanEnded(late, ScanEnd::Complete));
+    bench.give(Input::Scanned(early, vec![ScanItem::Path { path: path("l"), found: Some(link("old")) }]));
+    bench.give(Input::ScanEnded(early, ScanEnd::Complete));
+    bench.answer_scan(&[("l", link("new"))]);
+    assert_eq!(bench.body("l"), Some(Body::Symlink { target: (*b"new").into() }));
+}
+
+#[test]
+fn a_change_of_mode_leaves_the_staging_file_of_the_same_content_alone() {
+    let mut bench = Bench::new();
+    bench.has_file("old", 4, b"one");
+    bench.meet(Right::Owner, None);
+    let whole = recipe(b"one");
+    bench.hear("new", 1, file(&whole), Some(whole.clone()));
+    let stage = bench.take(|o| if let Output::Assemble(plan) = o { Some(plan.stage) } else { None }).unwrap();
+    let Body::File(body) = file(&whole) else { unreachable!() };
+    bench.hear("old", 2, Body::File(FileBody { mode: 0o755, ..body }), Some(whole));
+    assert!(matches!(bench.commit().unwrap()[0].action, Action::SetMeta { .. }));
+    let stat = Some(Stat { mode: 0o755, ..stat(Kind::File, 4, 2) });
+    bench.give(Input::Committed(vec![CommitOutcome::Done { stat, kept: None, aside: None, unseen: false }]));
+    bench.give(Input::Assembled(stage, AssembleOutcome::Staged { missing: Vec::new() }));
+    assert!(bench.commit().is_some_and(|items| items[0].path == path("new")));
 }
