@@ -20,7 +20,6 @@ use crate::daemon::control::Api;
 use crate::daemon::folder::{Command, Report};
 use crate::daemon::history;
 use crate::daemon::hub::{Hub, Slot, State, chain};
-use crate::engine::conflict;
 use crate::engine::folder;
 use crate::engine::index::Kept;
 use crate::model::id::{DeviceId, DeviceTag, FolderId};
@@ -358,10 +357,7 @@ impl Api for Daemon {
             let Ok(copies) = asked.ask(Command::Conflicts) else {
                 continue;
             };
-            for copy in copies {
-                let Some(of) = conflict::copy_of(&copy.record.path) else {
-                    continue;
-                };
+            for (copy, of) in copies {
                 let file = copy.record.body.file();
                 conflicts.push(Conflict {
                     folder: asked.name.clone(),

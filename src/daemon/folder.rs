@@ -22,6 +22,7 @@ use crate::disk::root::Root;
 use crate::disk::scan::scan;
 use crate::disk::staging::{assemble, sweep};
 use crate::engine::chunk::VerifiedChunk;
+use crate::engine::conflict;
 use crate::engine::effect::{
     Action, AssembleOutcome, CommitItem, CommitOutcome, HashOutcome, JobId, ScanEnd, ScanItem, Scope, StageId,
 };
@@ -64,8 +65,8 @@ pub enum Command {
     Status(Sender<Report>),
     /// All problems.
     Problems(Sender<Vec<Problem>>),
-    /// All conflict copies.
-    Conflicts(Sender<Vec<Local>>),
+    /// All conflict copies, each with what it is a copy of.
+    Conflicts(Sender<Vec<(Local, RelPath)>>),
     /// Former versions of a path, or of all below it, and what is there now.
     Kept(Option<RelPath>, bool, Sender<(Vec<Kept>, Option<Local>)>),
     /// Bring back a former version.
@@ -481,7 +482,13 @@ impl Run {
                 reply.send(engine.problems().collect()).ok();
             }
             Command::Conflicts(reply) => {
-                reply.send(engine.index().conflicts()?).ok();
+                let mut conflicts = Vec::new();
+                for copy in engine.index().conflicts()? {
+                    if let Some(of) = conflict::original(engine.index(), &copy.record.path)? {
+                        conflicts.push((copy, of));
+                    }
+                }
+                reply.send(conflicts).ok();
             }
             Command::Kept(path, below, reply) => {
                 let kept = engine.index().kept(path.as_ref(), below)?;

@@ -280,7 +280,7 @@ pub fn settle(
             _ => format!("that path has {found} conflict copies; name the copy that you mean"),
         }));
     };
-    let Some(original) = conflict::copy_of(&copy.record.path) else {
+    let Some(original) = conflict::original(engine.index(), &copy.record.path)? else {
         return Ok(Err("that is no conflict copy".to_owned()));
     };
     let there = engine.index().local(&original)?.filter(|l| l.record.body.is_live());
@@ -323,7 +323,7 @@ pub fn settle(
 }
 
 fn is_of(copy: &Local, path: &RelPath) -> bool {
-    copy.record.path == *path || conflict::copy_of(&copy.record.path).as_ref() == Some(path)
+    copy.record.path == *path || conflict::is_copy_of(&copy.record.path, path)
 }
 
 /// Gives the copy an ordinary name: the original's, with who made it.

@@ -1,32 +1,71 @@
 //! Names of conflict copies: the same on every device that has to make one.
 
+use crate::engine::index::Index;
 use crate::model::id::DeviceTag;
 use crate::model::limits::{NAME_LEN_MAX, PATH_LEN_MAX};
 use crate::model::path::RelPath;
 
 const MARK: &[u8] = b".conflict-";
 
+/// Digits of the hash that stands for what a name had to lose.
+const LOST_LEN: usize = 8;
+
 /// Returns the path of the conflict copy of `path`: `name.conflict-YYYYMMDD-HHMMSS-DEVICE.ext`.
 ///
 /// The time is the losing version's own modification time in UTC, and the device is who made it, so
 /// that all who hold the losing version give its copy the same name. `number` tells apart further
 /// copies that would have the same name (1 adds nothing). An overlong name loses characters of its
-/// stem, never of the mark.
+/// stem, never of the mark; `~` and a hash of the name then stand for them, so that copies of different
+/// files have different names, and a copy's file can be found ([`original`]).
 pub fn copy_path(path: &RelPath, mtime_ns: i64, by: DeviceTag, number: u32) -> RelPath {
-    let name = path.name();
-    let (stem, extension) = split_extension(name);
     let mut mark = MARK.to_vec();
     mark.extend_from_slice(utc_stamp(mtime_ns).as_bytes());
     mark.extend_from_slice(format!("-{by}").as_bytes());
     if number > 1 {
         mark.extend_from_slice(format!("-{number}").as_bytes());
     }
-    mark.extend_from_slice(extension);
+    with_mark(path, &mark).unwrap_or_else(|| path.clone())
+}
+
+fn with_mark(path: &RelPath, mark: &[u8]) -> Option<RelPath> {
+    let name = path.name();
+    let (stem, extension) = split_extension(name);
     let room_in_path = PATH_LEN_MAX - (path.as_bytes().len() - name.len());
-    let room = NAME_LEN_MAX.min(room_in_path).saturating_sub(mark.len());
-    let mut copy = stem[..cut_at_character(stem, room)].to_vec();
-    copy.extend_from_slice(&mark);
-    path.with_name(&copy).unwrap_or_else(|_| path.clone())
+    let room = NAME_LEN_MAX.min(room_in_path).saturating_sub(mark.len() + extension.len());
+    let mut copy = stem.to_vec();
+    if stem.len() > room {
+        let lost = blake3::hash(name).to_hex();
+        let lost = format!("~{}", &lost[..LOST_LEN]);
+        copy.truncate(cut_at_character(stem, room.saturating_sub(lost.len())));
+        copy.extend_from_slice(&lost.as_bytes()[..lost.len().min(room)]);
+    }
+    copy.extend_from_slice(mark);
+    copy.extend_from_slice(extension);
+    path.with_name(&copy).ok()
+}
+
+/// Returns whether one path is that of a conflict copy of the other.
+pub fn is_copy_of(copy: &RelPath, original: &RelPath) -> bool {
+    copy.parent() == original.parent()
+        && parts(copy.name()).is_some_and(|parts| with_mark(original, parts.mark).as_ref() == Some(copy))
+}
+
+/// Finds the path that a conflict copy is a copy of, which its name alone does not tell where it had to
+/// be shortened; `None` where the path is not that of a copy.
+///
+/// # Errors
+/// The index failed.
+pub fn original<I: Index>(index: &I, copy: &RelPath) -> Result<Option<RelPath>, I::Error> {
+    let Some(by_name) = copy_of(copy) else {
+        return Ok(None);
+    };
+    // A shortened name leads to another, which nothing is known of.
+    if index.local(&by_name)?.is_some() {
+        return Ok(Some(by_name));
+    }
+    let beside = index.children(copy.parent().as_ref())?;
+    let found = beside.into_iter().map(|local| local.record.path).find(|path| is_copy_of(copy, path));
+    Ok(Some(found.unwrap_or(by_name)))
 }
 
 /// Returns whether the name is that of a conflict copy.
@@ -34,21 +73,31 @@ pub fn is_copy(path: &RelPath) -> bool {
     copy_of(path).is_some()
 }
 
-/// Returns the path that a conflict copy is a copy of, judging by its name.
+/// Returns the path that a conflict copy is a copy of, judging by its name; see [`original`].
 pub fn copy_of(path: &RelPath) -> Option<RelPath> {
-    let name = path.name();
+    let Parts { stem, extension, .. } = parts(path.name())?;
+    path.with_name(&[stem, extension].concat()).ok()
+}
+
+/// The name of a conflict copy, taken apart.
+struct Parts<'a> {
+    stem: &'a [u8],
+    mark: &'a [u8],
+    extension: &'a [u8],
+}
+
+fn parts(name: &[u8]) -> Option<Parts<'_>> {
     let at = name.windows(MARK.len()).rposition(|window| window == MARK)?;
-    let rest = &name[at + MARK.len()..];
-    let (stamp, rest) = (rest.get(..15)?, rest.get(15..)?);
+    let (stem, rest) = name.split_at(at);
+    let stamp = rest.get(MARK.len()..MARK.len() + 15)?;
     let is_stamp = stamp.iter().enumerate().all(|(n, b)| if n == 8 { *b == b'-' } else { b.is_ascii_digit() });
-    let device = rest.strip_prefix(b"-")?;
+    let device = rest[MARK.len() + 15..].strip_prefix(b"-")?;
     let end = device.iter().position(|b| *b == b'.').unwrap_or(device.len());
     if !is_stamp || end == 0 || !device[..end].iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-') {
         return None;
     }
-    let mut original = name[..at].to_vec();
-    original.extend_from_slice(&device[end..]);
-    path.with_name(&original).ok()
+    let (mark, extension) = rest.split_at(rest.len() - (device.len() - end));
+    Some(Parts { stem, mark, extension })
 }
 
 /// Splits off the extension, with its dot; a leading dot does not begin one, and neither does a dot
@@ -93,6 +142,11 @@ fn utc_stamp(ns: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::index::Local;
+    use crate::engine::memory_index::MemoryIndex;
+    use crate::model::id::{Incarnation, Sequence};
+    use crate::model::record::{Body, Record};
+    use crate::model::version::VersionVector;
 
     fn path(text: &str) -> RelPath {
         RelPath::parse(text.as_bytes()).unwrap()
@@ -136,7 +190,31 @@ mod tests {
             assert!(copy.name().len() <= NAME_LEN_MAX);
             assert!(is_copy(&copy), "{copy}");
             assert!(std::str::from_utf8(copy.name()).is_ok(), "{copy}");
+            assert!(is_copy_of(&copy, &path(&name)), "{copy}");
         }
+    }
+
+    #[test]
+    fn a_copy_with_a_shortened_name_still_leads_to_its_own_file() {
+        let names = ["a", "b", "c.txt"].map(|end| path(&format!("d/{}{end}", "n".repeat(250))));
+        let mut index = MemoryIndex::new(Incarnation(1));
+        for (number, name) in names.iter().enumerate() {
+            let record =
+                Record { path: name.clone(), version: VersionVector::default(), by: BY, body: Body::Tombstone };
+            let local = Local { record, sequence: Sequence(number as u64), stat: None, ignored: false, since_ns: 0 };
+            index.set_local(&local, None).unwrap();
+        }
+        for name in &names {
+            let copy = copy_path(name, 0, BY, 3);
+            assert_ne!(copy_of(&copy).as_ref(), Some(name));
+            assert_eq!(original(&index, &copy).unwrap().as_ref(), Some(name));
+            assert_eq!(names.iter().filter(|other| is_copy_of(&copy, other)).count(), 1);
+        }
+        let plain = copy_path(&path("d/f.txt"), 0, BY, 3);
+        // Also where its file is gone and forgotten.
+        assert_eq!(original(&index, &plain).unwrap(), Some(path("d/f.txt")));
+        assert!(is_copy_of(&plain, &path("d/f.txt")) && !is_copy_of(&plain, &path("f.txt")));
+        assert_eq!(original(&index, &path("d/f.txt")).unwrap(), None);
     }
 
     #[test]

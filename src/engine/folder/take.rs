@@ -428,7 +428,7 @@ impl<I: Index> Folder<I> {
         let mtime_ns = local.record.body.file().map_or(0, |file| file.mtime_ns);
         if let Some(first) = self.index.recipe(&local.record.path)?.and_then(|r| r.chunks().first().copied()) {
             for holder in self.index.holders_of(&first.id, 16)? {
-                let is_copy = conflict::copy_of(&holder).is_some_and(|original| original == local.record.path);
+                let is_copy = conflict::is_copy_of(&holder, &local.record.path);
                 let there = self.index.local(&holder)?.filter(|there| !there.ignored);
                 if is_copy && there.is_some_and(|there| there.record.body.is_same_content(&local.record.body)) {
                     return Ok(None);
@@ -437,8 +437,7 @@ impl<I: Index> Folder<I> {
         } else {
             // What has no chunks is found by its name alone.
             for there in self.index.conflicts()? {
-                let is_copy =
-                    conflict::copy_of(&there.record.path).is_some_and(|original| original == local.record.path);
+                let is_copy = conflict::is_copy_of(&there.record.path, &local.record.path);
                 if is_copy && there.record.body.is_same_content(&local.record.body) {
                     return Ok(None);
                 }
