@@ -10,12 +10,12 @@ mod api;
 mod folder;
 #[cfg(test)]
 mod folder_tests;
-mod history;
+pub mod history;
 mod hub;
 mod peer;
 mod place;
 mod pool;
-mod recover;
+pub mod recover;
 #[cfg(test)]
 mod recover_tests;
 mod seen;

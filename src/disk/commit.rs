@@ -151,7 +151,9 @@ fn make_dir(batch: &mut Batch<'_>, target: &Target<'_>, mode: u16) -> Step<Commi
     let owner_only = Mode::from_raw_mode(0o700);
     let former = if target.expect == Expect::Absent {
         batch.check(target)?;
-        mkdirat(target.at().dir, target.at().name, owner_only).map_err(|error| match error {
+        // It mostly gets its mode right away, for a crash might come before it is set.
+        let first = Mode::from_raw_mode(u32::from(mode & 0o777) | 0o700);
+        mkdirat(target.at().dir, target.at().name, first).map_err(|error| match error {
             Errno::EXIST => Refusal::Mismatch,
             Errno::NOENT => Refusal::NoParent,
             _ => failed("cannot make the directory")(error),

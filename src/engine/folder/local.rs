@@ -729,6 +729,13 @@ impl<I: Index> Folder<I> {
             self.hold_target(now, Record { version, by, ..remote.record }, counts, stat, recipe)?;
             return self.wake(&path);
         }
+        if let Some(local) = &local
+            && self.is_half_taken(local, &body)?
+        {
+            self.is_changed = true;
+            self.index.set_local(&Local { stat, ..local.clone() }, recipe)?;
+            return self.wake(&path);
+        }
         let version = local.map(|l| l.record.version).unwrap_or_default();
         let sequence = self.index.next_sequence()?;
         match version.after_change(self.author, sequence.0) {
@@ -743,6 +750,23 @@ impl<I: Index> Folder<I> {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a file has mode and time each of what is held or of what a peer made of it since: then a
+    /// crash fell between the two calls that set them, and it is nobody's change.
+    fn is_half_taken(&self, local: &Local, body: &Body) -> Result<bool, I::Error> {
+        let (Some(held), Some(file)) = (local.record.body.file(), body.file()) else {
+            return Ok(false);
+        };
+        let remotes = self.index.remotes(&local.record.path)?;
+        Ok(held.content == file.content
+            && remotes.iter().any(|(_, remote)| {
+                remote.record.body.file().is_some_and(|theirs| {
+                    theirs.content == file.content
+                        && (file.mode == held.mode || file.mode == theirs.mode)
+                        && (file.mtime_ns == held.mtime_ns || file.mtime_ns == theirs.mtime_ns)
+                }) && reconcile(Some(&local.record), &remote.record) == Ok(Verdict::Take)
+            }))
     }
 
     /// Decides anew about a path, if a peer has something else there.
