@@ -190,10 +190,19 @@ fn put_back(
     }
     let there = local.as_ref().filter(|l| l.record.body.is_live()).and_then(|l| l.stat);
     let (mode, mtime_ns) = kept.body.file().map_or((0o777, 0), |file| (file.mode, file.mtime_ns));
+    // What came here against a change made here was never asked for: whoever restores may not know it.
+    let displaced = match &local {
+        Some(local) if engine.won_here(local) => {
+            let mtime_ns = local.record.body.file().map_or(0, |file| file.mtime_ns);
+            Displaced::Copy(conflict::copy_path(path, mtime_ns, local.record.by, 1))
+        }
+        _ => Displaced::History,
+    };
     let file = RestoreFile {
         kept: kept.file.as_deref().unwrap_or_default(),
         path,
         expect: there.map_or(Expect::Absent, Expect::Stat),
+        displaced: &displaced,
         mode,
         mtime_ns,
         by,

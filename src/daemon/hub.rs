@@ -3,7 +3,7 @@
 //! One lock guards all of it and is held for short, never while a disk, a peer or a folder is waited
 //! for. Folders and sessions talk to each other through channels, without the hub.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,8 +49,8 @@ pub struct Session {
     sender: PeerSender,
     /// What the peer said of folders.
     hellos: BTreeMap<FolderId, FolderHello>,
-    /// Folders that know of this session.
-    shared: BTreeSet<FolderId>,
+    /// Folders that know of this session, and the right that they know of.
+    shared: BTreeMap<FolderId, Right>,
 }
 
 /// A folder that a peer offers.
@@ -312,7 +312,7 @@ impl Hub {
                 since_ns: wall_ns(),
                 sender: sender.clone(),
                 hellos: BTreeMap::new(),
-                shared: BTreeSet::new(),
+                shared: BTreeMap::new(),
             };
             state.sessions.insert(link.peer, session)
         };
@@ -375,7 +375,7 @@ impl Hub {
 
     fn leave_folders(&self, device: &DeviceId, session: &Session) {
         let state = self.lock();
-        for id in &session.shared {
+        for id in session.shared.keys() {
             if let Some(Slot::Running(handle)) = state.folders.get(id) {
                 handle.commands.send(Command::PeerDown(*device, session.sender.session)).ok();
             }
@@ -389,8 +389,12 @@ impl Hub {
             let shared = state.config.folders.iter().filter(|f| f.members.right_of(device).is_some() && !f.paused);
             (state.config.name.clone(), shared.map(|f| f.id).collect::<Vec<_>>())
         };
-        let folders = ids.into_iter().filter_map(|id| self.hello_for(id, device)).collect();
-        sender.send(Outgoing::Message(Message::Hello(Hello { name, folders })));
+        // The first goes with the greeting. The others follow one by one, for all of them with all their
+        // members may be more than a frame holds.
+        let mut folders = ids.into_iter().filter_map(|id| self.hello_for(id, device));
+        let first = folders.next().into_iter().collect();
+        sender.send(Outgoing::Message(Message::Hello(Hello { name, folders: first })));
+        folders.for_each(|folder| sender.send(Outgoing::Message(Message::Folder(folder))));
     }
 
     fn hello_for(&self, id: FolderId, device: &DeviceId) -> Option<FolderHello> {
@@ -544,7 +548,7 @@ impl Hub {
             return;
         };
         session.hellos.remove(&id);
-        if session.shared.remove(&id)
+        if session.shared.remove(&id).is_some()
             && let Some(Slot::Running(handle)) = state.folders.get(&id)
         {
             handle.commands.send(Command::PeerDown(*device, number)).ok();
@@ -563,29 +567,29 @@ impl Hub {
     fn share(self: &Arc<Self>, id: FolderId) {
         let devices: Vec<_> = self.lock().sessions.keys().copied().collect();
         for device in devices {
-            let (right, is_shared, theirs, sender) = {
+            let (right, known, theirs, sender) = {
                 let state = self.lock();
                 let right = state.config.folder(&id).filter(|f| !f.paused).and_then(|f| f.members.right_of(&device));
                 let Some(session) = state.sessions.get(&device) else {
                     continue;
                 };
-                let is_shared = session.shared.contains(&id);
-                (right, is_shared, session.hellos.get(&id).cloned(), session.sender.clone())
+                let known = session.shared.get(&id).copied();
+                (right, known, session.hellos.get(&id).cloned(), session.sender.clone())
             };
             match right {
                 Some(right) => {
                     let said = match &theirs {
-                        Some(theirs) if is_shared => Some(theirs.clone()),
+                        Some(theirs) if known.is_some() => Some(theirs.clone()),
                         _ => self.hello_for(id, &device).map(|ours| {
                             sender.send(Outgoing::Message(Message::Folder(ours)));
                             theirs.unwrap_or_else(|| unheard(id))
                         }),
                     };
-                    if let Some(theirs) = said.filter(|hello| hello.holds && !is_shared) {
+                    if let Some(theirs) = said.filter(|hello| hello.holds && known != Some(right)) {
                         self.join(&device, sender.session, id, right, theirs);
                     }
                 }
-                None if is_shared => self.part(&device, sender.session, id),
+                None if known.is_some() => self.part(&device, sender.session, id),
                 None => {}
             }
         }
@@ -597,7 +601,7 @@ impl Hub {
             return;
         };
         let sender = session.sender.clone();
-        session.shared.insert(id);
+        session.shared.insert(id, right);
         if let Some(Slot::Running(handle)) = state.folders.get(&id) {
             handle.commands.send(Command::PeerUp(*device, right, hello, sender)).ok();
         }
@@ -618,7 +622,7 @@ impl Hub {
     fn unshare_with_all(&self, id: FolderId) {
         let mut state = self.lock();
         for session in state.sessions.values_mut() {
-            if session.shared.remove(&id) {
+            if session.shared.remove(&id).is_some() {
                 session.sender.send(Outgoing::Message(Message::Unshare(id)));
             }
         }

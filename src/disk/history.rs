@@ -29,8 +29,10 @@ pub struct Restore<'a> {
     pub kept: &'a str,
     /// Where it is to be. The directory must be there.
     pub path: &'a RelPath,
-    /// What must lie there before; it goes to history.
+    /// What must lie there before.
     pub expect: Expect,
+    /// Where that goes: to history, or beside it as a conflict copy.
+    pub displaced: &'a Displaced,
     /// Its permission bits to be, if it is a file.
     pub mode: u16,
     /// Its modification time to be, if it is a file.
@@ -51,7 +53,7 @@ fn try_restore(root: &Root, restore: &Restore<'_>, now_ns: i64) -> Step<CommitOu
     let mut batch = Batch::new(root, now_ns)?;
     let dir = batch.parent(restore.path)?;
     let target =
-        Target { path: restore.path, dir, expect: restore.expect, displaced: &Displaced::History, by: restore.by };
+        Target { path: restore.path, dir, expect: restore.expect, displaced: restore.displaced, by: restore.by };
     batch.check(&target)?;
     let (staging, history) = (batch.staging.clone(), batch.history.clone());
     let name = batch.temp_name();
@@ -182,7 +184,8 @@ mod tests {
         folder.write("d/f", b"present");
         let expect = Expect::Stat(folder.stat("d/f"));
         let at = path("d/f");
-        let wanted = Restore { kept: &kept, path: &at, expect, mode: 0o604, mtime_ns: 5, by: BY };
+        let displaced = &Displaced::History;
+        let wanted = Restore { kept: &kept, path: &at, expect, displaced, mode: 0o604, mtime_ns: 5, by: BY };
         let CommitOutcome::Done { stat, kept: Some(present), aside: None, .. } = restore(&folder.root, &wanted, 2)
         else {
             panic!("not restored");
@@ -206,7 +209,8 @@ mod tests {
         std::os::unix::fs::symlink("target", folder.at("l")).unwrap();
         let kept = removed(&folder, "l");
         let at = path("l");
-        let wanted = Restore { kept: &kept, path: &at, expect: Expect::Absent, mode: 0, mtime_ns: 0, by: BY };
+        let (expect, displaced) = (Expect::Absent, &Displaced::History);
+        let wanted = Restore { kept: &kept, path: &at, expect, displaced, mode: 0, mtime_ns: 0, by: BY };
         assert!(matches!(restore(&folder.root, &wanted, 2), CommitOutcome::Done { .. }));
         assert_eq!(std::fs::read_link(folder.at("l")).unwrap().to_str(), Some("target"));
     }

@@ -93,6 +93,11 @@ static GEAR: LazyLock<([u64; 256], [u64; 256])> = LazyLock::new(|| {
     (gear, gear.map(|entry| entry << 1))
 });
 
+/// Returns the least length that a chunk of a file of this size has, the last one left out.
+pub fn chunk_len_min(file_len: u64) -> usize {
+    Tier::of(file_len).min()
+}
+
 /// Returns the greatest length that a chunk of a file of this size has.
 ///
 /// A long run of zeros is cut into chunks of just this length.

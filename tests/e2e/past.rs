@@ -2,7 +2,34 @@
 
 use std::fs;
 
-use crate::lab::{Lab, wait_settled, wait_until};
+use crate::lab::{Lab, conflict_copies, wait_settled, wait_until};
+
+#[test]
+fn what_won_a_conflict_unseen_lies_beside_what_is_restored_over_it() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    a.write("f.txt", "first");
+    wait_settled(&[&a, &b]);
+    a.write("f.txt", "second!");
+    wait_until("b has the second", || b.read("f.txt").as_deref() == Some("second!"));
+    wait_settled(&[&a, &b]);
+    a.stop();
+    b.stop();
+    a.write("f.txt", "an edit that b has not seen");
+    b.remove("f.txt");
+    a.serve();
+    b.serve();
+    a.wait_connected(&b);
+    wait_settled(&[&a, &b]);
+    assert_eq!(b.read("f.txt").as_deref(), Some("an edit that b has not seen"));
+
+    b.ok(&["restore", &b.text("f.txt")]);
+    wait_until("the version from before is back on a", || a.read("f.txt").as_deref() == Some("first"));
+    let tree = wait_settled(&[&a, &b]);
+    let copies = conflict_copies(&tree);
+    assert_eq!(copies.len(), 1, "{copies:?}");
+    assert_eq!(a.read(copies[0].to_str().unwrap()).as_deref(), Some("an edit that b has not seen"));
+}
 
 #[test]
 fn files_and_trees_come_back_as_they_were() {

@@ -140,6 +140,21 @@ fn a_device_that_is_removed_is_out_and_cannot_come_back() {
 }
 
 #[test]
+fn a_right_counts_from_the_moment_it_is_changed() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    a.write("before", "a");
+    wait_settled(&[&a, &b]);
+    a.ok(&["folder", "share", DATA, "b:reader"]);
+    b.write("by-b", "b");
+    wait_until("a refuses it", || a.cli(&["inbox", "--json"]).stdout.contains("by-b"));
+    assert!(!a.has("by-b"));
+    a.ok(&["folder", "share", DATA, "b:writer"]);
+    wait_until("a takes it", || a.has("by-b"));
+    wait_settled(&[&a, &b]);
+}
+
+#[test]
 fn a_folder_that_rests_does_nothing_until_it_goes_on() {
     let lab = Lab::new();
     let (a, b) = lab.running_pair();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::engine::chunk::VerifiedChunk;
+use crate::engine::chunker::chunk_len_min;
 use crate::engine::folder::take::{PEER_PAUSE_MAX, Step, Task, TaskId};
 use crate::engine::folder::{Folder, Now, Output};
 use crate::engine::index::{Index, Local};
@@ -261,7 +262,9 @@ impl<I: Index> Folder<I> {
         let Some(task) = self.asker(&path, id) else {
             return Ok(());
         };
-        if content_id_of(&pages) != task.content() || size != task.size() {
+        let chunks: u64 = pages.iter().map(|page| u64::from(page.chunks)).sum();
+        let fits = size.is_some_and(|size| chunks <= chunks_max(size));
+        if content_id_of(&pages) != task.content() || size != task.size() || !fits {
             self.misbehaved(peer, "a recipe that is not what its record says");
             return Ok(());
         }
@@ -498,6 +501,12 @@ impl<I: Index> Folder<I> {
         }
         Ok(())
     }
+}
+
+/// Returns the most chunks that a file of this size is cut into. A recipe of more is nobody's honest one,
+/// and is refused before its pages are asked for and kept.
+fn chunks_max(size: u64) -> u64 {
+    size / chunk_len_min(size) as u64 + limits::PAGE_CHUNKS_MAX as u64
 }
 
 /// Takes chunks off the end of `todo`, up to `budget` bytes but at least one, joined to runs.

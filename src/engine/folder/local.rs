@@ -714,8 +714,8 @@ impl<I: Index> Folder<I> {
             }
             return self.wake(&path);
         }
-        for (_, remote) in self.index.remotes(&path)? {
-            if remote.record.body != body {
+        for (peer, remote) in self.index.remotes(&path)? {
+            if remote.record.body != body || !self.may_take(&peer, local.as_ref(), &remote.record) {
                 continue;
             }
             // Only where taking it would have led to just this: else it is a person's change, which

@@ -25,7 +25,7 @@ use crate::engine::effect::{
     AssembleOutcome, AssemblePlan, CommitItem, CommitOutcome, Depth, HashOutcome, JobId, ScanEnd, ScanItem, Scope,
     StageId,
 };
-use crate::engine::index::{Index, Totals};
+use crate::engine::index::{Index, Local, Totals};
 use crate::model::id::{AuthorId, DeviceId, DeviceTag, FolderId, Incarnation, Sequence};
 use crate::model::limits;
 use crate::model::path::RelPath;
@@ -408,6 +408,13 @@ impl<I: Index> Folder<I> {
         )
     }
 
+    /// Returns whether a path holds what won a conflict against a change made here: it came from another
+    /// device, and nothing was done here since that could mean that it was looked at.
+    pub fn won_here(&self, local: &Local) -> bool {
+        let Record { by, version, body, .. } = &local.record;
+        body.is_live() && *by != self.tag && version.counter(self.author) == local.sequence.0
+    }
+
     /// Returns the index, for reading.
     pub fn index(&self) -> &I {
         &self.index
@@ -491,7 +498,7 @@ impl<I: Index> Folder<I> {
             self.change_tree(&path, &before.record.body, false)?;
         }
         self.change_tree(&path, &record.body, true)?;
-        let local = crate::engine::index::Local { record, sequence, stat, ignored: false, since_ns };
+        let local = Local { record, sequence, stat, ignored: false, since_ns };
         self.index.set_local(&local, recipe)?;
         self.is_changed = true;
         self.forget_content(&local.record.path);

@@ -1,7 +1,7 @@
 //! What peers say of the folder, and what is said to them.
 
 use crate::engine::folder::{Folder, Note, Now, Output};
-use crate::engine::index::{Index, Remote, claims_unknown};
+use crate::engine::index::{Index, Local, Remote, claims_unknown};
 use crate::engine::reconcile::{Verdict, reconcile};
 use crate::model::id::{AuthorId, DeviceId, Incarnation, Sequence};
 use crate::model::limits;
@@ -42,7 +42,12 @@ impl<I: Index> Folder<I> {
             return self.handle_peer_down(&peer);
         }
         if let Some(known) = self.peers.get_mut(&peer) {
-            known.right = right;
+            if known.right != right {
+                // What it may do now, and what it no longer may, is decided anew.
+                known.right = right;
+                self.ready.extend(self.tasks.keys().cloned());
+                self.sweep.begin_again();
+            }
             return Ok(());
         }
         let mut cursor = self.index.cursor(&peer)?;
@@ -123,12 +128,11 @@ impl<I: Index> Folder<I> {
             self.misbehaved(peer, "records that leave some out");
             return Ok(());
         }
-        let right = self.peers.get(&peer).map_or(Right::Reader, |p| p.right);
         for sent in records.records {
             if claims_unknown(self.author, self.index.last_sequence(), &sent.record) {
                 return self.begin_incarnation();
             }
-            self.handle_record(now, peer, right, sent)?;
+            self.handle_record(now, peer, sent)?;
         }
         cursor.received = cursor.received.max(records.through);
         self.index.set_cursor(&peer, cursor)?;
@@ -139,7 +143,7 @@ impl<I: Index> Folder<I> {
         Ok(())
     }
 
-    fn handle_record(&mut self, _now: Now, peer: DeviceId, right: Right, sent: SentRecord) -> Result<(), I::Error> {
+    fn handle_record(&mut self, now: Now, peer: DeviceId, sent: SentRecord) -> Result<(), I::Error> {
         let SentRecord { record, recipe, content } = sent;
         let path = record.path.clone();
         let local = self.index.local(&path)?;
@@ -156,22 +160,20 @@ impl<I: Index> Folder<I> {
             }
             return Ok(());
         }
-        let may = right.may_write() || (right == Right::Adder && local.is_none() && record.body.is_live());
+        // What it may not do is kept as what it holds, for its right may change; it is never taken.
+        let may = self.may_take(&peer, local.as_ref(), &record);
         if is_news && !may {
-            self.report(
-                Some(&path),
-                ProblemKind::Refused,
-                format!("the device may not do that: it is a {}", right.as_str()),
-            );
-            return Ok(());
+            let right = self.peers.get(&peer).map_or(Right::Reader, |peer| peer.right);
+            let detail = format!("the device may not do that: it is a {}", right.as_str());
+            self.report(Some(&path), ProblemKind::Refused, detail);
         }
-        if local.is_none() && !record.body.is_live() && !self.tasks.contains_key(&path) {
+        if may && local.is_none() && !record.body.is_live() && !self.tasks.contains_key(&path) {
             // A deletion of what was never here: only its version matters, and no task need run.
             let sequence = self.index.next_sequence()?;
-            return self.hold(_now, record, sequence, None, None);
+            return self.hold(now, record, sequence, None, None);
         }
         self.index.set_remote(&peer, &path, Some(&Remote { record, recipe }))?;
-        if !is_news {
+        if !is_news || !may {
             return Ok(());
         }
         if self.retries.get(&path).is_some_and(|retry| !retry.look) {
@@ -190,6 +192,13 @@ impl<I: Index> Folder<I> {
             self.sweep.begin_again();
         }
         Ok(())
+    }
+
+    /// Whether a peer's record may be taken: the right that counts is that of the device that hands it over.
+    pub(super) fn may_take(&self, peer: &DeviceId, local: Option<&Local>, record: &Record) -> bool {
+        let right = self.peers.get(peer).map_or(Right::Reader, |peer| peer.right);
+        let is_new = local.is_none_or(|local| !local.record.body.is_live() && !local.ignored);
+        right.may_write() || (right == Right::Adder && is_new && record.body.is_live())
     }
 
     /// Nobody waits for the content that came along with a path's record any more.

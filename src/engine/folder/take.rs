@@ -177,7 +177,11 @@ impl Task {
     }
 
     fn chunk_count(&self) -> usize {
-        self.recipe.as_ref().map_or(64, |recipe| recipe.chunks().len())
+        match (&self.recipe, &self.step) {
+            (Some(recipe), _) => recipe.chunks().len(),
+            (None, Step::Pages { root, .. }) => root.iter().map(|page| usize::from(page.chunks)).sum(),
+            (None, _) => 64,
+        }
     }
 }
 
@@ -279,11 +283,19 @@ impl<I: Index> Folder<I> {
         }
     }
 
-    /// Returns the best of what connected peers hold at a path, and who holds just that.
+    /// Returns the best of what connected peers hold at a path and may change there, and who holds just
+    /// that.
     pub(super) fn best_remote(&self, path: &RelPath) -> Result<Option<(Remote, BTreeSet<DeviceId>)>, I::Error> {
         let remotes = self.index.remotes(path)?;
+        if remotes.is_empty() {
+            return Ok(None);
+        }
+        let local = self.index.local(path)?;
+        let counts = |peer: &DeviceId, remote: &Remote| {
+            self.peers.contains_key(peer) && self.may_take(peer, local.as_ref(), &remote.record)
+        };
         let mut best: Option<(Remote, BTreeSet<DeviceId>)> = None;
-        for (peer, remote) in remotes.into_iter().filter(|(peer, _)| self.peers.contains_key(peer)) {
+        for (peer, remote) in remotes.into_iter().filter(|(peer, remote)| counts(peer, remote)) {
             let Some((leader, holders)) = &mut best else {
                 best = Some((remote, BTreeSet::from([peer])));
                 continue;

@@ -287,6 +287,63 @@ fn what_a_reader_says_is_refused() {
 }
 
 #[test]
+fn what_was_refused_is_taken_once_the_right_is_given_and_not_after_it_is_gone() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Reader, None);
+    bench.hear("f", 1, file(&recipe(b"one")), Some(recipe(b"one")));
+    assert!(bench.want().is_none());
+    bench.meet(Right::Writer, None);
+    assert!(bench.want().is_some());
+    bench.hear("g", 2, file(&recipe(b"two")), Some(recipe(b"two")));
+    let want = bench.want().unwrap();
+    bench.meet(Right::Reader, None);
+    // What was asked for still arrives, and is not put in its place.
+    let header = ChunkHeader { request: want.request, item: 0, chunk: 0 };
+    bench.give(Input::Chunk(peer(), header, VerifiedChunk::hash(b"two".to_vec())));
+    assert!(bench.take(|o| matches!(o, Output::Stage(..)).then_some(())).is_none());
+    assert!(bench.commit().is_none());
+}
+
+#[test]
+fn an_adder_adds_and_neither_changes_nor_deletes() {
+    let mut bench = Bench::new();
+    bench.has_file("f", 4, b"one");
+    let version = bench.folder.index().local(&path("f")).unwrap().unwrap().record.version;
+    bench.meet(Right::Adder, None);
+    for (count, body) in [(1, file(&recipe(b"two"))), (2, Body::Tombstone)] {
+        let version = version.after_change(AuthorId(77), count).unwrap();
+        let record = Record { path: path("f"), version, by: DeviceTag([2; 5]), body };
+        let records = vec![SentRecord { record, recipe: Some(recipe(b"two")), content: None }];
+        let (after, through) = (Sequence(count - 1), Sequence(count));
+        let records = Records { folder: FOLDER, after, through, more: false, records };
+        bench.give(Input::Message(peer(), Message::Records(records)));
+        assert!(bench.want().is_none() && bench.commit().is_none());
+    }
+    assert_eq!(bench.folder.problems().filter(|p| p.kind == ProblemKind::Refused).count(), 1);
+    bench.hear("new", 3, file(&recipe(b"new")), Some(recipe(b"new")));
+    assert_eq!(bench.want().unwrap().items[0].path, path("new"));
+}
+
+#[test]
+fn a_recipe_of_more_chunks_than_its_file_can_have_is_no_good_manners() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    let pages: Vec<_> =
+        (0..300u32).map(|n| PageRef::parse(crate::model::id::PageId([n as u8; 32]), 500, 500).unwrap()).collect();
+    let content = crate::model::recipe::content_id_of(&pages);
+    let body = Body::File(FileBody { mode: 0o644, mtime_ns: 5, size: 150_000, content });
+    bench.hear("f", 1, body, None);
+    let request = bench
+        .take(|o| match o {
+            Output::Send(_, Message::WantRecipe(want)) => Some(want.request),
+            _ => None,
+        })
+        .unwrap();
+    bench.give(Input::Message(peer(), Message::Recipe { request, pages }));
+    assert!(bench.is_told_off());
+}
+
+#[test]
 fn bytes_that_are_not_the_chunk_are_never_staged() {
     let mut bench = Bench::new();
     bench.meet(Right::Owner, None);
