@@ -57,9 +57,9 @@ impl<I: Index> Folder<I> {
             }
             let by = self.tag;
             // A copy of the same may have come from a peer since this was decided.
-            let copy = match (self.tasks.get(&path).is_some_and(|task| task.copy.is_some()), self.index.local(&path)?) {
-                (true, Some(local)) => self.copy_path(&local)?,
-                _ => None,
+            let copy = match self.tasks.get(&path).is_some_and(|task| task.copy.is_some()) {
+                true => self.index.local(&path)?.map(|local| self.copy_path(&local)).transpose()?.flatten(),
+                false => None,
             };
             if copy.as_ref().is_some_and(|copy| self.tasks.contains_key(copy)) {
                 continue;
@@ -265,14 +265,14 @@ impl<I: Index> Folder<I> {
         let path = record.path.clone();
         self.note(Note::Took(path.clone(), record.body.clone(), record.by));
         let recipe = task.recipe.filter(|_| record.body.file().is_some());
-        self.hold_target(now, record, task.counts, stat, recipe.as_ref())?;
-        if !self.index.remotes(&path)?.is_empty() {
+        if self.hold_target(now, record, task.counts, stat, recipe.as_ref())? {
             self.ready.insert(path);
         }
         Ok(())
     }
 
-    /// Writes a record that peers led to, and counts it where it is a change of our own.
+    /// Writes a record that peers led to, and counts it where it is a change of our own. Returns whether a
+    /// peer holds something there that this record has not seen.
     pub(super) fn hold_target(
         &mut self,
         now: Now,
@@ -280,14 +280,14 @@ impl<I: Index> Folder<I> {
         counts: bool,
         stat: Option<Stat>,
         recipe: Option<&Recipe>,
-    ) -> Result<(), I::Error> {
+    ) -> Result<bool, I::Error> {
         let sequence = self.index.next_sequence()?;
         if counts {
             match record.version.after_change(self.author, sequence.0) {
                 Ok(version) => record.version = version,
                 Err(error) => {
                     self.report(Some(&record.path), ProblemKind::Refused, error.to_string());
-                    return Ok(());
+                    return Ok(false);
                 }
             }
         }

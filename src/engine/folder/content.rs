@@ -169,7 +169,7 @@ impl<I: Index> Folder<I> {
             return Ok(None);
         }
         let local = self.index.local(&from.path)?;
-        let Some((best, _)) = self.best_remote(&from.path)? else {
+        let Some((best, _)) = self.best_remote(&from.path, local.as_ref())? else {
             return Ok(None);
         };
         let verdict = reconcile(local.as_ref().map(|l| &l.record), &best.record);

@@ -478,7 +478,8 @@ impl<I: Index> Folder<I> {
         }
     }
 
-    /// Writes a record of this device, giving it the next sequence, and keeps the tree's hash.
+    /// Writes a record of this device, giving it the next sequence, and keeps the tree's hash. Returns
+    /// whether a peer holds something there that this record has not seen.
     fn hold(
         &mut self,
         now: Now,
@@ -486,7 +487,7 @@ impl<I: Index> Folder<I> {
         sequence: Sequence,
         stat: Option<Stat>,
         recipe: Option<&crate::model::recipe::Recipe>,
-    ) -> Result<(), I::Error> {
+    ) -> Result<bool, I::Error> {
         let path = record.path.clone();
         let before = self.index.local(&path)?;
         let was_dir = before.as_ref().is_some_and(|before| before.record.body.is_dir());
@@ -509,17 +510,21 @@ impl<I: Index> Folder<I> {
         self.prune_remotes(&local.record)
     }
 
-    /// Forgets what peers were known to hold where this record has seen it all.
-    fn prune_remotes(&mut self, record: &Record) -> Result<(), I::Error> {
+    /// Forgets what peers were known to hold where this record has seen it all. Returns whether anything
+    /// else is left.
+    fn prune_remotes(&mut self, record: &Record) -> Result<bool, I::Error> {
         use crate::model::version::Causality;
+        let mut is_left = false;
         for (peer, remote) in self.index.remotes(&record.path)? {
             let order = remote.record.version.compare(&record.version);
             if matches!(order, Causality::Equal | Causality::Before) {
                 self.index.set_remote(&peer, &record.path, None)?;
                 self.is_changed = true;
+            } else {
+                is_left = true;
             }
         }
-        Ok(())
+        Ok(is_left)
     }
 
     /// Adds a live body to the tree's hash, or takes it out.

@@ -170,7 +170,8 @@ impl<I: Index> Folder<I> {
         if may && local.is_none() && !record.body.is_live() && !self.tasks.contains_key(&path) {
             // A deletion of what was never here: only its version matters, and no task need run.
             let sequence = self.index.next_sequence()?;
-            return self.hold(now, record, sequence, None, None);
+            self.hold(now, record, sequence, None, None)?;
+            return Ok(());
         }
         self.index.set_remote(&peer, &path, Some(&Remote { record, recipe }))?;
         if !is_news || !may {

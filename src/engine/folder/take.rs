@@ -285,14 +285,14 @@ impl<I: Index> Folder<I> {
 
     /// Returns the best of what connected peers hold at a path and may change there, and who holds just
     /// that.
-    pub(super) fn best_remote(&self, path: &RelPath) -> Result<Option<(Remote, BTreeSet<DeviceId>)>, I::Error> {
+    pub(super) fn best_remote(
+        &self,
+        path: &RelPath,
+        local: Option<&Local>,
+    ) -> Result<Option<(Remote, BTreeSet<DeviceId>)>, I::Error> {
         let remotes = self.index.remotes(path)?;
-        if remotes.is_empty() {
-            return Ok(None);
-        }
-        let local = self.index.local(path)?;
         let counts = |peer: &DeviceId, remote: &Remote| {
-            self.peers.contains_key(peer) && self.may_take(peer, local.as_ref(), &remote.record)
+            self.peers.contains_key(peer) && self.may_take(peer, local, &remote.record)
         };
         let mut best: Option<(Remote, BTreeSet<DeviceId>)> = None;
         for (peer, remote) in remotes.into_iter().filter(|(peer, remote)| counts(peer, remote)) {
@@ -327,7 +327,8 @@ impl<I: Index> Folder<I> {
         if self.retries.get(path).is_some_and(|retry| retry.due.is_some()) || self.scans.awaits_look(path) {
             return Ok(Decision::Settled);
         }
-        let Some((best, providers)) = self.best_remote(path)? else {
+        let local = self.index.local(path)?;
+        let Some((best, providers)) = self.best_remote(path, local.as_ref())? else {
             self.retries.remove(path);
             self.forget_content(path);
             // What a task was to take is nobody's any more, or has been overtaken here.
@@ -336,7 +337,6 @@ impl<I: Index> Folder<I> {
             }
             return Ok(Decision::Settled);
         };
-        let local = self.index.local(path)?;
         if !self.drop_outdated_task(path, local.as_ref(), &best, &providers) {
             return Ok(Decision::Settled);
         }
@@ -567,7 +567,7 @@ impl<I: Index> Folder<I> {
             }
             for path in paths {
                 let local = self.index.local(&path)?;
-                if let Some((best, _)) = self.best_remote(&path)?
+                if let Some((best, _)) = self.best_remote(&path, local.as_ref())?
                     && reconcile(local.as_ref().map(|l| &l.record), &best.record) != Ok(Verdict::Stay)
                     && !local.is_some_and(|l| l.ignored)
                 {
@@ -610,7 +610,7 @@ impl<I: Index> Folder<I> {
             Some(l) if l.record.body.is_dir() => return Ok(Decision::Settled),
             _ => {}
         }
-        if let Some((best, _)) = self.best_remote(&parent)?
+        if let Some((best, _)) = self.best_remote(&parent, local.as_ref())?
             && reconcile(local.as_ref().map(|l| &l.record), &best.record) != Ok(Verdict::Stay)
         {
             self.ready.insert(parent);
