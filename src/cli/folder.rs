@@ -96,7 +96,16 @@ pub enum Command {
         /// The folder
         folder: String,
     },
-    /// Change a setting of a folder: rescan_minutes, gitignore, history_days or history_size
+    /// Let happen what is held in a folder because it would delete or rewrite much of it
+    Release {
+        /// The folder
+        folder: String,
+
+        /// Let it not happen: the other devices take back what lies here
+        #[arg(long)]
+        reject: bool,
+    },
+    /// Change a setting of a folder: rescan_minutes, gitignore, history_days, history_size or brake
     Set {
         /// The folder
         folder: String,
@@ -125,6 +134,7 @@ pub fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
             context.edit(|edit| Ok(edit.resume(&folder)?))?;
             output::say(format_args!("`{}` goes on", output::escaped(&folder)))?;
         }
+        Command::Release { folder, reject } => release(context, &folder, reject)?,
         Command::Scan { folder } => context.client()?.scan(&folder)?,
         Command::Set { folder, setting: (key, value) } => {
             context.edit(|edit| Ok(edit.set(&folder, &key, &value)?))?;
@@ -252,6 +262,24 @@ fn remove(context: &Context, folder: &str) -> Result<(), Failure> {
     let path = context.edit(|edit| Ok(edit.remove_folder(folder)?))?;
     let path = output::printable(&path.display().to_string());
     output::say(format_args!("`{}` is synced no longer; its files stay in {path}", output::escaped(folder)))
+}
+
+fn release(context: &Context, folder: &str, reject: bool) -> Result<(), Failure> {
+    let released = context.client()?.release(folder, reject)?;
+    let folder = output::escaped(folder);
+    let mut what = vec![];
+    if released.deleted > 0 {
+        what.push(output::counted(released.deleted, "deletion", "deletions"));
+    }
+    if released.rewritten > 0 {
+        what.push(output::counted(released.rewritten, "rewritten file", "rewritten files"));
+    }
+    let what = what.join(" and ");
+    output::say(match (what.is_empty(), reject) {
+        (true, _) => format!("nothing is held in `{folder}`"),
+        (false, false) => format!("released in `{folder}`: {what}"),
+        (false, true) => format!("rejected in `{folder}`: {what}; the other devices take back what lies here"),
+    })
 }
 
 /// Reads `DEVICE[:RIGHT]`. A device whose whole name fits comes first, for names may have colons.

@@ -57,6 +57,7 @@ mod tests {
             what: "cannot be read".to_owned(),
             advice: "check its permissions".to_owned(),
             detail: "permission denied".to_owned(),
+            held: None,
         };
         let lines = ["/d/a\\nb: cannot be read", "  permission denied", "  what to do: check its permissions"];
         assert_eq!(text(&item), lines);

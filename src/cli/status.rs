@@ -118,6 +118,10 @@ fn folder_notes(folder: &FolderStatus) -> Vec<String> {
         let files = counted(folder.need_files, "file", "files");
         notes.push(format!("{files} still to come, {}", bytes(folder.need_bytes)));
     }
+    if folder.held > 0 {
+        let changes = counted(folder.held, "change is", "changes are");
+        notes.push(format!("{changes} held until you look: kinfold inbox"));
+    }
     if folder.problems > 0 {
         notes.push(format!("{}: kinfold inbox", counted(folder.problems, "problem", "problems")));
     }
@@ -194,6 +198,7 @@ mod tests {
             need_bytes: 0,
             sent_bytes: 0,
             received_bytes: 0,
+            held: 0,
             problems: 0,
             history_bytes: 0,
             members: vec![],

@@ -22,6 +22,7 @@ use crate::config::Accept;
 use crate::config::Config;
 use crate::config::Device;
 use crate::config::Folder;
+use crate::config::brake;
 use crate::config::error::ConfigError;
 use crate::config::error::EditError;
 use crate::config::error::check_label;
@@ -32,6 +33,7 @@ use crate::config::load::NO_RIGHT;
 use crate::config::load::real_path;
 use crate::config::paths::Paths;
 use crate::config::size::HistorySize;
+use crate::model::brake::Thresholds;
 use crate::model::id::DeviceId;
 use crate::model::id::FolderId;
 use crate::model::rights::Member;
@@ -454,6 +456,15 @@ fn setting(key: &str, text: &str) -> Result<(&'static str, Item), EditError> {
             let on: bool = text.parse().map_err(|_| bad("gitignore", "give true or false"))?;
             Ok(("gitignore", toml_edit::value(on)))
         }
+        "brake" => {
+            let on = brake::parse(text)?;
+            let text = match on {
+                None => "off".to_owned(),
+                Some(on) if on == Thresholds::default() => "on".to_owned(),
+                Some(_) => text.trim().to_owned(),
+            };
+            Ok(("brake", value(&text)))
+        }
         _ => Err(EditError::UnknownKey { key: key.to_owned() }),
     }
 }
@@ -532,6 +543,7 @@ fn template(name: &str, listen: &[SocketAddr]) -> String {
 #              rescan_minutes = 60   a full scan so often, besides watching for changes; 0: never
 #              gitignore = true      what .gitignore names is not synced, as with .kinfoldignore
 #              history_days, history_size   as days and size below, for this folder alone
+#              brake = "off"          what others delete or rewrite is never held; or "200 files, 50%"
 # [[accepts]]  folders that were accepted and whose offer has not arrived yet
 
 # What people call this device.
@@ -806,9 +818,12 @@ members = [
         assert!(edit.set("data", "history_size", "5%").unwrap());
         assert!(edit.set("data", "gitignore", "true").unwrap());
         assert!(edit.set("data", "rescan_minutes", "0").unwrap());
-        for (key, text) in
-            [("history_days", "many"), ("history_size", "x"), ("gitignore", "1"), ("rescan_minutes", "-1")]
-        {
+        assert!(edit.set("data", "brake", "off").unwrap());
+        assert_eq!(edit.config().folders[0].brake, None);
+        assert!(edit.set("data", "brake", "7 files, 5%").unwrap());
+        assert!(edit.set("data", "brake", "on").unwrap() && !edit.set("data", "brake", "on").unwrap());
+        let bad = [("history_days", "many"), ("history_size", "x"), ("gitignore", "1"), ("rescan_minutes", "-1")];
+        for (key, text) in bad.into_iter().chain([("brake", "loose")]) {
             assert!(edit.set("data", key, text).is_err(), "{key}={text}");
         }
         assert!(matches!(edit.set("data", "name", "x"), Err(EditError::UnknownKey { .. })));

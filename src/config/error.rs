@@ -5,6 +5,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::config::address::AddressError;
+use crate::config::brake::BrakeError;
 use crate::config::size::SizeError;
 use crate::model::limits::CONFIG_LEN_MAX;
 use crate::model::limits::LABEL_LEN_MAX;
@@ -117,6 +118,9 @@ pub enum EditError {
     /// A size is not one.
     #[error(transparent)]
     Size(#[from] SizeError),
+    /// A setting of the brake is none.
+    #[error(transparent)]
+    Brake(#[from] BrakeError),
     /// No such device is in the trust list.
     #[error("there is no device `{name}` here")]
     UnknownDevice {
@@ -246,7 +250,7 @@ impl EditError {
             Self::DeviceKnown { name } => {
                 return Some(format!("to rename it: kinfold device rename {} NEW", quoted(name)));
             }
-            Self::Label(_) | Self::Size(_) | Self::BadValue { .. } => return None,
+            Self::Label(_) | Self::Size(_) | Self::Brake(_) | Self::BadValue { .. } => return None,
             Self::Address(_) => "give the address in numbers, like 192.168.1.20 or [fd00::20]:25463",
             Self::UnknownFolder { .. } => "see `kinfold folder list`",
             Self::NotOffered { .. } => "it is taken as soon as the other device is connected and shares it",
@@ -258,7 +262,7 @@ impl EditError {
             Self::NoSuchDirectory { .. } => "make the directory first, or check the spelling",
             Self::NotADirectory { .. } => "give the path of a directory",
             Self::NotUtf8 { .. } => "rename that directory",
-            Self::UnknownKey { .. } => "settings are rescan_minutes, gitignore, history_days and history_size",
+            Self::UnknownKey { .. } => "settings are rescan_minutes, gitignore, history_days, history_size and brake",
         };
         Some(hint.to_owned())
     }

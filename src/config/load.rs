@@ -23,6 +23,7 @@ use crate::config::NetworkMode;
 use crate::config::address;
 use crate::config::address::AddressError;
 use crate::config::address::DEFAULT_PORT;
+use crate::config::brake;
 use crate::config::error::ConfigError;
 use crate::config::error::Fault;
 use crate::config::error::check_label;
@@ -38,6 +39,7 @@ use crate::config::raw::RawNetwork;
 use crate::config::raw::RawSize;
 use crate::config::size::HistorySize;
 use crate::config::subnet::Subnet;
+use crate::model::brake::Thresholds;
 use crate::model::id::DeviceId;
 use crate::model::id::FolderId;
 use crate::model::limits::DEVICES_MAX;
@@ -193,6 +195,10 @@ impl Reader<'_> {
                 days: raw.history_days.unwrap_or(history.days),
                 size: self.size(raw.history_size.as_ref())?.unwrap_or(history.size),
             },
+            brake: match &raw.brake {
+                None => Some(Thresholds::default()),
+                Some(text) => brake::parse(text.get_ref()).map_err(|error| self.fault(text.span(), error))?,
+            },
         })
     }
 
@@ -342,6 +348,7 @@ pub fn real_path(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::brake::Grade;
 
     const ID: &str = "00112233445566778899aabbccddeeff";
 
@@ -397,6 +404,7 @@ mod tests {
             gitignore = true
             history_days = 0
             history_size = "5%"
+            brake = "300 files, 40%"
             members = [
               {{ device = "{a}", right = "owner" }},
               {{ device = "{b}", right = "none", stamp = 4 }},
@@ -417,6 +425,8 @@ mod tests {
         assert_eq!(data.history, History { days: 0, size: HistorySize::Percent(5) });
         assert_eq!(more.history, History { days: 7, size: HistorySize::Bytes(1000) });
         assert_eq!((data.rescan, more.rescan), (None, Some(Duration::from_secs(3600))));
+        assert_eq!(data.brake.as_ref().map(Thresholds::first), Some(Grade { files: 300, percent: 40 }));
+        assert_eq!(more.brake, Some(Thresholds::default()), "it is on where nothing is said");
         assert_eq!(data.members.right_of(&a), Some(Right::Owner));
         assert_eq!(data.members.lines()[1], Member { device: b, right: None, stamp: 4 });
         assert_eq!(config.device_named("laptop"), config.device(&a));
@@ -453,6 +463,8 @@ mod tests {
         check("name = \"h\"\n[[devices]]\nname = \"a\"\nid = \"kin1\"", 4, "has 62 characters");
         check("name = \"h\"\n[[folders]]\nname = \"a\"\nid = \"12\"\npath = \"/a\"", 4, "32 hexadecimal digits");
         check(&format!("name = \"h\"\n[[folders]]\nname = \"a\"\nid = \"{ID}\"\npath = \"a\""), 5, "is absolute");
+        let brake = format!("name = \"h\"\n[[folders]]\nname = \"a\"\nid = \"{ID}\"\npath = \"/a\"\nbrake = \"no\"");
+        check(&brake, 6, "no setting of the brake");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! rule checked; [`edit`] changes the file and keeps its comments. Identity and state are not here.
 
 pub mod address;
+pub mod brake;
 pub mod edit;
 
 pub mod error;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use crate::config::size::HistorySize;
 use crate::config::subnet::Subnet;
+use crate::model::brake::Thresholds;
 use crate::model::id::DeviceId;
 use crate::model::id::FolderId;
 use crate::model::rights::Members;
@@ -113,6 +115,8 @@ pub struct Folder {
     pub gitignore: bool,
     /// How much of its past is kept.
     pub history: History,
+    /// When what another device did is held until a person looks; `None`: never.
+    pub brake: Option<Thresholds>,
 }
 
 /// A folder that was accepted before its offer arrived.

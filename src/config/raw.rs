@@ -99,6 +99,8 @@ pub struct RawFolder {
     pub history_days: Option<u32>,
     /// Up to how much space the past may take.
     pub history_size: Option<Spanned<RawSize>>,
+    /// `on`, `off`, or how much is too much.
+    pub brake: Option<Spanned<String>>,
 }
 
 /// One of a folder's `members`.

@@ -27,6 +27,8 @@ use crate::control::types::KeepConflict;
 use crate::control::types::LogLine;
 use crate::control::types::Offer;
 use crate::control::types::RawPath;
+use crate::control::types::ReleaseFolder;
+use crate::control::types::Released;
 use crate::control::types::Restore;
 use crate::control::types::Restored;
 use crate::control::types::ScanFolder;
@@ -118,6 +120,11 @@ impl Client {
     /// Has a folder scanned; returns when that is done.
     pub fn scan(&self, folder: &str) -> Result<(), ControlError> {
         self.post("/v1/folders/scan", &ScanFolder { folder: folder.to_owned() }, PATIENT)
+    }
+
+    /// Lets go what is held in a folder, or rejects it. Returns how much it was.
+    pub fn release(&self, folder: &str, reject: bool) -> Result<Released, ControlError> {
+        self.post("/v1/folders/release", &ReleaseFolder { folder: folder.to_owned(), reject }, PATIENT)
     }
 
     /// Settles a conflict.

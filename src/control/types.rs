@@ -118,6 +118,9 @@ pub struct FolderStatus {
     pub sent_bytes: u64,
     /// Bytes received for this folder since the daemon began.
     pub received_bytes: u64,
+    /// Files that other devices would delete or rewrite, held until a person looks.
+    #[serde(default)]
+    pub held: u64,
     /// Paths that could not be handled.
     pub problems: u64,
     /// Bytes that its history takes.
@@ -197,6 +200,31 @@ pub struct InboxItem {
     pub advice: String,
     /// The system's own words, or other detail; may be empty.
     pub detail: String,
+    /// What is held, where that is what waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+}
+
+/// Changes of a device that are held because they would delete or rewrite much of a folder.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Held {
+    /// The device.
+    pub device: DeviceRef,
+    /// How many files it would delete.
+    pub deleted: u64,
+    /// How many files it would rewrite.
+    pub rewritten: u64,
+    /// Some of the files; absolute.
+    pub files: Vec<HeldFile>,
+}
+
+/// A file that is held.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct HeldFile {
+    /// Which; absolute.
+    pub path: RawPath,
+    /// Whether it would be deleted, and not only rewritten.
+    pub deleted: bool,
 }
 
 /// A folder that another device would share.
@@ -229,6 +257,25 @@ pub struct SyncState {
 pub struct ScanFolder {
     /// Of which folder.
     pub folder: String,
+}
+
+/// Lets go what is held in a folder, or rejects it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ReleaseFolder {
+    /// Which folder.
+    pub folder: String,
+    /// Whether the other devices are to take back what lies here.
+    #[serde(default)]
+    pub reject: bool,
+}
+
+/// What was held and is no longer.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Released {
+    /// How many files were to be deleted.
+    pub deleted: u64,
+    /// How many files were to be rewritten.
+    pub rewritten: u64,
 }
 
 /// Two edits of a path that did not know of each other.

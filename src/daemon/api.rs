@@ -12,15 +12,17 @@ use tokio::sync::watch;
 use crate::config::load::real_path;
 use crate::control::log::LogRing;
 use crate::control::types::{
-    ApiError, ApiErrorKind, Conflict, DeviceRef, FolderState, FolderStatus, HistoryEntry, InboxItem, KeepConflict,
-    LogLine, MemberStatus, Offer, PeerStatus, PolicyStatus, RawPath, Restore, Restored, Status, SyncState, Time,
-    WatchStatus,
+    ApiError, ApiErrorKind, Conflict, DeviceRef, FolderState, FolderStatus, Held, HeldFile, HistoryEntry, InboxItem,
+    KeepConflict, LogLine, MemberStatus, Offer, PeerStatus, PolicyStatus, RawPath, ReleaseFolder, Released, Restore,
+    Restored, Status, SyncState, Time, WatchStatus,
 };
 use crate::daemon::control::Api;
 use crate::daemon::folder::{Command, Report};
 use crate::daemon::history;
 use crate::daemon::hub::{Hub, Slot, State, chain};
+use crate::engine::brake::HeldCounts;
 use crate::engine::folder;
+use crate::engine::folder::HeldBy;
 use crate::engine::index::Kept;
 use crate::model::id::{DeviceId, DeviceTag, FolderId};
 use crate::model::path::RelPath;
@@ -29,6 +31,11 @@ use crate::model::record::Body;
 
 /// Longest time that a scan which was asked for is waited for.
 const SCAN_WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// Files that are named of what is held of one device.
+const HELD_NAMES_MAX: usize = 100;
+/// Files of these that are named to people.
+const HELD_NAMES_SHOWN: usize = 3;
 
 /// Longest time that a folder which is being started is waited for.
 const START_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -194,9 +201,55 @@ impl Daemon {
             need_bytes: report.as_ref().map_or(0, |r| r.status.needed_bytes),
             sent_bytes,
             received_bytes,
+            held: report.as_ref().map_or(0, |r| r.status.held.iter().map(|(_, counts)| counts.files()).sum()),
             problems: report.as_ref().map_or(0, |r| r.status.problems as u64),
             history_bytes: report.as_ref().map_or(0, |r| r.history_bytes),
             members: members.collect(),
+        }
+    }
+
+    fn held_item(&self, asked: &Asked, by: HeldBy) -> InboxItem {
+        let device = self.device_ref(by.peer);
+        let HeldCounts { deleted, rewritten, .. } = by.counts;
+        let counted = |count: u64, one: &str, many: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            _ => Some(format!("{count} {many}")),
+        };
+        let parts =
+            [counted(deleted, "deletion", "deletions"), counted(rewritten, "rewritten file", "rewritten files")];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        let verb = if by.counts.files() == 1 { "is" } else { "are" };
+        let what = format!("{} by {} {verb} held", parts.join(" and "), device.name);
+        let named = by.files.iter().take(HELD_NAMES_SHOWN).map(|(path, _)| path.to_string()).collect::<Vec<_>>();
+        let more = by.counts.files().saturating_sub(named.len() as u64);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let name = &asked.name;
+        let word = if name.contains(|c: char| !c.is_alphanumeric() && !"-_.".contains(c)) {
+            format!("'{}'", name.replace('\'', "'\\''"))
+        } else {
+            name.clone()
+        };
+        InboxItem {
+            folder: Some(name.clone()),
+            path: None,
+            what,
+            advice: format!(
+                "look at {device}; then `kinfold folder release {word}` lets it happen here, \
+                 `kinfold folder release {word} --reject` has {device} take back what lies here",
+                device = device.name
+            ),
+            detail: format!("{}{more}", named.join(", ")),
+            held: Some(Held {
+                device,
+                deleted,
+                rewritten,
+                files: by
+                    .files
+                    .iter()
+                    .map(|(path, deleted)| HeldFile { path: asked.absolute(path), deleted: *deleted })
+                    .collect(),
+            }),
         }
     }
 
@@ -289,6 +342,7 @@ impl Api for Daemon {
                     what: problem.kind.what().to_owned(),
                     advice: problem.kind.advice().to_owned(),
                     detail: problem.detail,
+                    held: None,
                 });
             }
         }
@@ -299,9 +353,12 @@ impl Api for Daemon {
                 what: format!("is a version of {} that both sides had changed", conflict.of),
                 advice: "look at both, then `kinfold conflicts keep PATH mine|theirs|both`".to_owned(),
                 detail: format!("made by {}", conflict.device),
+                held: None,
             });
         }
         for (_, asked) in self.all() {
+            let held = asked.ask(|reply| Command::Held(HELD_NAMES_MAX, reply)).unwrap_or_default();
+            items.extend(held.into_iter().map(|by| self.held_item(&asked, by)));
             let state = self.hub.lock();
             let failed =
                 state.config.folder_named(&asked.name).and_then(|folder| match state.folders.get(&folder.id) {
@@ -315,6 +372,7 @@ impl Api for Daemon {
                 what: "the folder cannot run".to_owned(),
                 advice: "mend what the detail says, then restart kinfold".to_owned(),
                 detail,
+                held: None,
             }));
         }
         Ok(items)
@@ -338,6 +396,7 @@ impl Api for Daemon {
             }
             let why = match asked.ask(Command::Status) {
                 Ok(report) if report.is_settled => continue,
+                Ok(report) if !report.status.held.is_empty() => "changes are held until you look at `kinfold inbox`",
                 Ok(report) => match report.status.state {
                     folder::FolderState::Stopped => ProblemKind::RootMissing.what(),
                     folder::FolderState::Scanning => "it is being scanned",
@@ -395,6 +454,18 @@ impl Api for Daemon {
             }
         }
         Ok(())
+    }
+
+    fn release(&self, release: ReleaseFolder) -> Result<Released, ApiError> {
+        self.wait_started();
+        let folders = self.named(Some(&release.folder))?;
+        let mut released = Released::default();
+        for (_, asked) in folders {
+            let counts = asked.ask(|reply| Command::Release(release.reject, reply))?;
+            released.deleted += counts.deleted;
+            released.rewritten += counts.rewritten;
+        }
+        Ok(released)
     }
 
     fn keep(&self, keep: KeepConflict) -> Result<(), ApiError> {

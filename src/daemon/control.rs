@@ -45,6 +45,8 @@ use crate::control::types::KeepConflict;
 use crate::control::types::LogLine;
 use crate::control::types::Offer;
 use crate::control::types::RawPath;
+use crate::control::types::ReleaseFolder;
+use crate::control::types::Released;
 use crate::control::types::Restore;
 use crate::control::types::Restored;
 use crate::control::types::ScanFolder;
@@ -75,6 +77,8 @@ pub trait Api: Send + Sync + 'static {
     fn log(&self, after: Option<u64>, limit: usize) -> Result<Vec<LogLine>, ApiError>;
     /// Scans a folder; returns when that is done.
     fn scan(&self, folder: &str) -> Result<(), ApiError>;
+    /// Lets go what is held in a folder, or rejects it.
+    fn release(&self, release: ReleaseFolder) -> Result<Released, ApiError>;
     /// Settles a conflict.
     fn keep(&self, keep: KeepConflict) -> Result<(), ApiError>;
     /// Returns the kept states of a path, newest first.
@@ -156,6 +160,7 @@ fn router(api: Arc<dyn Api>, stop: watch::Receiver<bool>) -> Router {
         .route("/v1/conflicts", get(conflicts))
         .route("/v1/log", get(log))
         .route("/v1/folders/scan", post(scan))
+        .route("/v1/folders/release", post(release))
         .route("/v1/conflicts/keep", post(keep))
         .route("/v1/history", post(history))
         .route("/v1/restore", post(restore))
@@ -198,6 +203,10 @@ async fn conflicts(State(server): State<Server>, query: AskedQuery<OfFolder>) ->
 
 async fn scan(State(server): State<Server>, Body(ask): Body<ScanFolder>) -> Result<Json<()>, Refusal> {
     server.ask(move |api| api.scan(&ask.folder)).await
+}
+
+async fn release(State(server): State<Server>, Body(ask): Body<ReleaseFolder>) -> Result<Json<Released>, Refusal> {
+    server.ask(move |api| api.release(ask)).await
 }
 
 async fn keep(State(server): State<Server>, Body(ask): Body<KeepConflict>) -> Result<Json<()>, Refusal> {
@@ -329,6 +338,10 @@ mod tests {
             self.note(format!("scan {folder}"));
             Ok(())
         }
+        fn release(&self, release: ReleaseFolder) -> Result<Released, ApiError> {
+            self.note(format!("release {} reject={}", release.folder, release.reject));
+            Ok(Released { deleted: 3, rewritten: 0 })
+        }
         fn keep(&self, keep: KeepConflict) -> Result<(), ApiError> {
             self.note(format!("keep {} {:?}", keep.path, keep.keep));
             Ok(())
@@ -395,6 +408,7 @@ mod tests {
         assert!(client.sync_state(Some("été & co")).unwrap().in_sync);
         assert_eq!(client.conflicts(Some("x")).unwrap(), []);
         client.scan("data").unwrap();
+        assert_eq!(client.release("data", true).unwrap(), Released { deleted: 3, rewritten: 0 });
         client.keep(&KeepConflict { path: path.clone(), keep: Keep::Theirs }).unwrap();
         assert_eq!(client.history(&path).unwrap(), []);
         let at = Some(Time::from_unix_ns(1));
@@ -407,6 +421,7 @@ mod tests {
                 "sync None",
                 "sync Some(\"été & co\")",
                 "scan data",
+                "release data reject=true",
                 "keep /data/a b Theirs",
                 "history /data/a b",
                 "restore /data/a b at Some(\"1970-01-01T00:00:00.000000001Z\")",

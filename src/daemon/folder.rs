@@ -21,13 +21,15 @@ use crate::disk::read::Reader;
 use crate::disk::root::Root;
 use crate::disk::scan::scan;
 use crate::disk::staging::{assemble, sweep};
+use crate::engine::brake::HeldCounts;
 use crate::engine::chunk::VerifiedChunk;
 use crate::engine::conflict;
 use crate::engine::effect::{
     Action, AssembleOutcome, CommitItem, CommitOutcome, HashOutcome, JobId, ScanEnd, ScanItem, Scope, StageId,
 };
-use crate::engine::folder::{Folder, FolderStatus, Input, Note, Now, Output, Params};
+use crate::engine::folder::{Folder, FolderStatus, HeldBy, Input, Note, Now, Output, Params};
 use crate::engine::index::{Index, Kept, Local};
+use crate::model::brake::Thresholds;
 use crate::model::id::{DeviceId, DeviceTag, FolderId, Incarnation, Sequence};
 use crate::model::limits;
 use crate::model::path::RelPath;
@@ -65,6 +67,10 @@ pub enum Command {
     Status(Sender<Report>),
     /// All problems.
     Problems(Sender<Vec<Problem>>),
+    /// What is held of each peer, with some of the names.
+    Held(usize, Sender<Vec<HeldBy>>),
+    /// Let go what is held, or with `true` have the peers take back what lies here.
+    Release(bool, Sender<HeldCounts>),
     /// All conflict copies, each with what it is a copy of.
     Conflicts(Sender<Vec<(Local, RelPath)>>),
     /// Former versions of a path, or of all below it, and what is there now.
@@ -141,6 +147,8 @@ pub struct Settings {
     pub history_days: u32,
     /// Bytes of history, at most.
     pub history_bytes_max: u64,
+    /// When a change set of a peer is held until a person looks; `None`: never.
+    pub brake: Option<Thresholds>,
 }
 
 /// A running folder, as others see it.
@@ -307,6 +315,7 @@ impl Run {
             rescan_interval: self.settings.rescan_interval,
             quiet: Duration::from_millis(10),
             patience: Duration::from_millis(1000),
+            brake: self.settings.brake.clone(),
             seed: random(),
         }
     }
@@ -480,6 +489,18 @@ impl Run {
             }
             Command::Problems(reply) => {
                 reply.send(engine.problems().collect()).ok();
+            }
+            Command::Held(limit, reply) => {
+                reply.send(engine.list_held(limit)?).ok();
+            }
+            Command::Release(rejects, reply) => {
+                let counts = if rejects { engine.reject_held(now)? } else { engine.release_held()? };
+                if counts.files() > 0 {
+                    let what = if rejects { "rejected" } else { "released" };
+                    let HeldCounts { deleted, rewritten, .. } = counts;
+                    tracing::info!(folder = self.settings.name, deleted, rewritten, "what was held is {what}");
+                }
+                reply.send(counts).ok();
             }
             Command::Conflicts(reply) => {
                 let mut conflicts = Vec::new();
@@ -724,6 +745,10 @@ impl Run {
             Note::Took(path, body, by) => tracing::info!(folder, %path, device = %by, "{} by a peer", verb(&body)),
             Note::Conflict { path, copy } => {
                 tracing::info!(folder, %path, %copy, "both sides had changed it; the other version lies beside it");
+            }
+            Note::Held { peer, counts } => {
+                let (deleted, rewritten) = (counts.deleted, counts.rewritten);
+                tracing::warn!(folder, device = %peer, deleted, rewritten, "held: a device would delete or rewrite much of the folder; see `kinfold inbox`");
             }
             Note::NewIncarnation => {
                 tracing::warn!(folder, "peers remember changes of this device that its index does not; it counts anew");

@@ -42,6 +42,7 @@ impl Lab {
             gitignores: Gitignores::Unused,
             history_days: 30,
             history_bytes_max: 1 << 30,
+            brake: Some(crate::model::brake::Thresholds::default()),
         };
         self.folder = Some(FolderHandle::start(settings, self.pool.clone()).unwrap());
     }

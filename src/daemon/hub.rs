@@ -33,7 +33,7 @@ use crate::wire::message::{FolderHello, Goodbye, Hello, Message};
 /// A folder of the configuration: running, resting, or not able to.
 pub enum Slot {
     /// It runs.
-    Running(FolderHandle),
+    Running(Box<FolderHandle>),
     /// A person let it rest.
     Paused,
     /// It cannot run, for this reason.
@@ -263,6 +263,7 @@ impl Hub {
             gitignores: if folder.gitignore { Gitignores::Honoured } else { Gitignores::Unused },
             history_days: folder.history.days,
             history_bytes_max,
+            brake: folder.brake.clone(),
         }
     }
 
@@ -272,7 +273,7 @@ impl Hub {
             return Slot::Paused;
         };
         match FolderHandle::start(self.settings_of(folder), pool) {
-            Ok(handle) => Slot::Running(handle),
+            Ok(handle) => Slot::Running(Box::new(handle)),
             Err(error) => {
                 let text = chain(&error);
                 tracing::error!(folder = folder.name, error = text, "the folder cannot run");

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use crate::daemon::recover::recover;
 use crate::disk::leftover::name_of;
 use crate::disk::testing::{Folder, path};
+use crate::engine::brake::Standing;
 use crate::engine::chunker::chunk_all;
 use crate::engine::conflict::is_copy;
 use crate::engine::index::{Index, Kept, Local, Remote};
@@ -61,7 +62,9 @@ impl Lab {
         let counts: &[_] = if has_seen { &[(US, 1), (THEM, 7)] } else { &[(THEM, 7)] };
         let record = Record { path: path(at), version: version(counts), by: THEIRS, body };
         let peer = DeviceId::from_public_key([9; 32]);
-        self.index.set_remote(&peer, &path(at), Some(&Remote { record, recipe: None })).unwrap();
+        self.index
+            .set_remote(&peer, &path(at), Some(&Remote { record, recipe: None, standing: Standing::Open }))
+            .unwrap();
     }
 
     /// Does what the first half of a commit does: something goes to history.

@@ -4,6 +4,7 @@
 //! synchronous and short. Changes become visible to reads at once and durable with
 //! [`Index::commit`]; a crash before that forgets all of them together.
 
+use crate::engine::brake::Standing;
 use crate::model::id::{AuthorId, ChunkId, DeviceId, DeviceTag, Incarnation, Sequence};
 use crate::model::path::RelPath;
 use crate::model::recipe::Recipe;
@@ -33,6 +34,8 @@ pub struct Remote {
     pub record: Record,
     /// The recipe, where it came with the record or was fetched since.
     pub recipe: Option<Recipe>,
+    /// Where it stands with the brake.
+    pub standing: Standing,
 }
 
 /// How far this device and a peer have told each other what they hold.
@@ -135,6 +138,12 @@ pub trait Index {
 
     /// Stores that sum.
     fn set_tree_hash(&mut self, hash: [u8; 32]) -> Result<(), Self::Error>;
+
+    /// Returns what the brake remembers, as the engine left it; empty at first.
+    fn brake(&self) -> &[u8];
+
+    /// Stores that.
+    fn set_brake(&mut self, state: &[u8]) -> Result<(), Self::Error>;
 
     /// Returns what a peer holds at `path`, if that was stored.
     fn remote(&self, peer: &DeviceId, path: &RelPath) -> Result<Option<Remote>, Self::Error>;

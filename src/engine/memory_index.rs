@@ -27,6 +27,7 @@ pub enum MemoryIndexError {
 #[derive(Clone, Debug)]
 pub struct MemoryIndex {
     head: Head,
+    brake: Vec<u8>,
     locals: BTreeMap<RelPath, Held>,
     remotes: BTreeMap<(RelPath, DeviceId), Remote>,
     cursors: BTreeMap<DeviceId, Cursor>,
@@ -68,6 +69,7 @@ type KeptKey = (i64, u64);
 #[derive(Clone, Debug)]
 enum Undo {
     Head(Head),
+    Brake(Vec<u8>),
     Local(RelPath, Option<Box<Held>>),
     Remote((RelPath, DeviceId), Option<Box<Remote>>),
     Cursor(DeviceId, Option<Cursor>),
@@ -79,6 +81,7 @@ impl MemoryIndex {
     pub fn new(incarnation: Incarnation) -> Self {
         Self {
             head: Head { incarnation, last_sequence: Sequence(0), tree_hash: [0; 32] },
+            brake: Vec::new(),
             locals: BTreeMap::new(),
             remotes: BTreeMap::new(),
             cursors: BTreeMap::new(),
@@ -101,6 +104,7 @@ impl MemoryIndex {
         while let Some(undo) = self.journal.pop() {
             match undo {
                 Undo::Head(head) => self.head = head,
+                Undo::Brake(brake) => self.brake = brake,
                 Undo::Local(path, held) => drop(self.put_local(&path, held.map(|h| *h))),
                 Undo::Remote(key, remote) => drop(self.put_remote(&key, remote.map(|r| *r))),
                 Undo::Cursor(peer, cursor) => drop(self.put_cursor(&peer, cursor)),
@@ -367,6 +371,16 @@ impl Index for MemoryIndex {
 
     fn set_tree_hash(&mut self, hash: [u8; 32]) -> Result<(), Self::Error> {
         self.change_head(|head| head.tree_hash = hash);
+        Ok(())
+    }
+
+    fn brake(&self) -> &[u8] {
+        &self.brake
+    }
+
+    fn set_brake(&mut self, state: &[u8]) -> Result<(), Self::Error> {
+        let before = std::mem::replace(&mut self.brake, state.to_vec());
+        self.journal.push(Undo::Brake(before));
         Ok(())
     }
 

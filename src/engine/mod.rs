@@ -1,6 +1,7 @@
 //! Deterministic state machines and plans: inputs in, outputs out, nothing async.
 
 pub mod assemble;
+pub mod brake;
 pub mod chunk;
 pub mod chunker;
 pub mod conflict;

@@ -4,6 +4,7 @@
 //! parse, and there is no way around them. These types are not serialised; `wire` and `store`
 //! have types of their own and turn them into these, and there a peer's word is checked.
 
+pub mod brake;
 pub mod id;
 pub mod limits;
 pub mod path;

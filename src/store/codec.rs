@@ -8,7 +8,7 @@
 //! | blob | fields |
 //! |---|---|
 //! | entry | head, since (8), version, by (5), body, stat |
-//! | remote | version, by (5), kind (1), body, recipe: 0, or 1 + count and chunks |
+//! | remote | version, by (5), kind (1), body, form (1), recipe: nothing, or count and chunks |
 //! | kept | kind (1), body, by (5), since (8), file: 0, or 1 + count and bytes |
 //! | version | count, then author (8) and counter each |
 //! | body | file: mode, size, mtime (8), content (32); directory: mode; link: count and bytes |
@@ -18,8 +18,11 @@
 //! stat follows, bit 3 whether kind, mode, size and mtime of the stat are those of the body and left
 //! out, bits 4-5 the recipe: 0 unknown, 1 without chunks, 2 one chunk whose id (32) follows and whose
 //! length is the file's size, 3 in the tables, where its number and the count of its chunks follow.
+//! The form of a remote: bit 0 whether a recipe follows, bits 1-2 where it stands with the brake (0
+//! open, 1 held, 2 held with its directory, 3 cleared).
 //! A stat is [kind (1), mode, size, mtime (8)], ctime (8), dev, ino.
 
+use crate::engine::brake::Standing;
 use crate::engine::index::{Kept, Local, Remote};
 use crate::model::id::{AuthorId, ChunkId, ContentId, DeviceTag, Sequence};
 use crate::model::limits::{CHUNK_LEN_MAX, PAGE_CHUNKS_MAX, PATH_LEN_MAX, RECIPE_PAGES_MAX};
@@ -158,19 +161,29 @@ impl RowKey {
         Self(key)
     }
 
-    fn seal(mut self, blob: &mut Vec<u8>) {
+    /// The key of what the brake remembers.
+    pub(crate) fn brake() -> Self {
+        Self(vec![b'b'])
+    }
+
+    pub(crate) fn seal(mut self, blob: &mut Vec<u8>) {
         self.0.extend_from_slice(blob);
         blob.extend_from_slice(&sum_of(&self.0).to_le_bytes());
     }
 
-    fn unseal(mut self, blob: &[u8]) -> Result<Reader<'_>, Malformed> {
+    fn unseal(self, blob: &[u8]) -> Result<Reader<'_>, Malformed> {
+        self.unsealed(blob).map(Reader)
+    }
+
+    /// Returns the bytes before the checksum, if that is right.
+    pub(crate) fn unsealed(mut self, blob: &[u8]) -> Result<&[u8], Malformed> {
         let at = blob.len().checked_sub(SUM_LEN).ok_or(Malformed("a row is too short"))?;
         let (payload, sum) = blob.split_at(at);
         self.0.extend_from_slice(payload);
         if sum != sum_of(&self.0).to_le_bytes() {
             return Err(Malformed("a row does not match its checksum"));
         }
-        Ok(Reader(payload))
+        Ok(payload)
     }
 }
 
@@ -262,13 +275,16 @@ pub(crate) fn encode_remote(path_key: &[u8], peer: i64, remote: &Remote) -> Vec<
     out.extend_from_slice(&remote.record.by.0);
     out.push(kind_bits(&remote.record.body));
     put_body(&mut out, &remote.record.body);
-    match &remote.recipe {
-        None => out.push(0),
-        Some(recipe) => {
-            out.push(1);
-            put_u64(&mut out, recipe.chunks().len() as u64);
-            put_chunks(&mut out, recipe.chunks());
-        }
+    let standing = match remote.standing {
+        Standing::Open => 0,
+        Standing::Held => 1,
+        Standing::HeldDir => 2,
+        Standing::Cleared => 3,
+    };
+    out.push(standing << 1 | u8::from(remote.recipe.is_some()));
+    if let Some(recipe) = &remote.recipe {
+        put_u64(&mut out, recipe.chunks().len() as u64);
+        put_chunks(&mut out, recipe.chunks());
     }
     RowKey::remote(path_key, peer).seal(&mut out);
     out
@@ -280,17 +296,23 @@ pub(crate) fn decode_remote(path: RelPath, path_key: &[u8], peer: i64, blob: &[u
     let by = DeviceTag(reader.array()?);
     let kind = reader.u8()?;
     let body = reader.body(kind)?;
-    let recipe = match reader.u8()? {
-        0 => None,
-        1 => {
-            let count = reader.count(RECIPE_CHUNKS_MAX)?;
-            let chunks = parse_chunks(reader.take(count * CHUNK_REF_LEN)?)?;
-            Some(Recipe::parse(chunks).map_err(|_| Malformed("a recipe that cannot be"))?)
-        }
-        _ => return Err(Malformed("an unknown form of recipe")),
+    let form = reader.u8()?;
+    let standing = match form >> 1 {
+        0 => Standing::Open,
+        1 => Standing::Held,
+        2 => Standing::HeldDir,
+        3 => Standing::Cleared,
+        _ => return Err(Malformed("an unknown form of a peer's record")),
+    };
+    let recipe = if form & 1 == 1 {
+        let count = reader.count(RECIPE_CHUNKS_MAX)?;
+        let chunks = parse_chunks(reader.take(count * CHUNK_REF_LEN)?)?;
+        Some(Recipe::parse(chunks).map_err(|_| Malformed("a recipe that cannot be"))?)
+    } else {
+        None
     };
     reader.finish()?;
-    Ok(Remote { record: Record { path, version, by, body }, recipe })
+    Ok(Remote { record: Record { path, version, by, body }, recipe, standing })
 }
 
 pub(crate) fn encode_kept(path_key: &[u8], kept: &Kept) -> Vec<u8> {

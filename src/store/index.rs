@@ -23,6 +23,7 @@ use crate::model::id::{ChunkId, DeviceId, Incarnation, Sequence};
 use crate::model::limits::{INLINE_CHUNKS_MAX, VERSION_COUNTER_MAX};
 use crate::model::path::RelPath;
 use crate::model::recipe::{ChunkRef, Recipe};
+use crate::store::brake;
 use crate::store::codec::{self, Entry, State, StoredRecipe};
 use crate::store::dirs::Dirs;
 use crate::store::error::{At, StoreError};
@@ -65,6 +66,7 @@ pub struct SqliteIndex {
     dirs: Dirs,
     meta: Meta,
     peers: Peers,
+    brake: Vec<u8>,
     /// Whether `meta` or `peers` differ from what is committed.
     is_changed: bool,
     /// Whether `meta` and `peers` could not be read again after a transaction was taken back.
@@ -93,8 +95,9 @@ impl SqliteIndex {
             check_file(&conn)?;
         }
         let peers = Peers::read(&conn)?;
+        let brake = brake::read(&conn)?;
         let path = path.to_owned();
-        Ok(Self { conn, path, dirs: Dirs::default(), meta, peers, is_changed: false, is_stale: false })
+        Ok(Self { conn, path, dirs: Dirs::default(), meta, peers, brake, is_changed: false, is_stale: false })
     }
 
     /// Closes the index in order, so that the next opening need not check it. What was not committed
@@ -170,6 +173,7 @@ impl SqliteIndex {
         self.dirs.clear();
         (self.meta, _) = Meta::read(&self.conn)?;
         self.peers = Peers::read(&self.conn)?;
+        self.brake = brake::read(&self.conn)?;
         self.is_changed = false;
         self.is_stale = false;
         Ok(())
@@ -462,6 +466,19 @@ impl Index for SqliteIndex {
         self.change_meta(|meta| meta.tree_hash = hash)
     }
 
+    fn brake(&self) -> &[u8] {
+        &self.brake
+    }
+
+    fn set_brake(&mut self, state: &[u8]) -> Result<(), StoreError> {
+        self.change(|index| {
+            brake::write(&index.conn, state)?;
+            index.brake = state.to_vec();
+            index.is_changed = true;
+            Ok(())
+        })
+    }
+
     fn remote(&self, peer: &DeviceId, path: &RelPath) -> Result<Option<Remote>, StoreError> {
         match self.peers.get(peer) {
             Some(peer) if peer.remotes > 0 => remotes::read(&self.conn, path, peer.number),
@@ -710,7 +727,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let index = SqliteIndex::open(&dir.path().join("index"), Incarnation(1)).unwrap();
         let sources = [include_str!("index.rs"), include_str!("recipes.rs"), include_str!("remotes.rs")];
-        let others = [include_str!("kept.rs"), include_str!("dirs.rs")];
+        let others = [include_str!("kept.rs"), include_str!("dirs.rs"), include_str!("brake.rs")];
         let mut looked_at = 0;
         for source in sources.into_iter().chain(others) {
             let production = source.split("#[cfg(test)]").next().unwrap();

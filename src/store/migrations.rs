@@ -9,12 +9,12 @@ use crate::store::error::{At, StoreError};
 use crate::store::meta::Meta;
 
 /// The newest format version, which `schema.sql` describes.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
 /// "KINF".
 const APPLICATION_ID: i64 = 0x4b49_4e46;
 
 /// The steps from each version to the next; the first leads from version 1 to 2.
-const STEPS: &[&str] = &[];
+const STEPS: &[&str] = &["CREATE TABLE brake (one INTEGER PRIMARY KEY CHECK (one = 1), data BLOB NOT NULL)"];
 
 const _: () = assert!(STEPS.len() as i64 + 1 == VERSION);
 
@@ -52,7 +52,12 @@ fn bring_up_by(conn: &mut Connection, path: &Path, if_new: Incarnation, steps: &
 mod tests {
     use super::*;
 
-    const STEPS_TO_3: &[&str] = &["CREATE TABLE two (a)", "CREATE TABLE three (a)"];
+    /// Steps beyond those that there are.
+    const STEPS_ON: &[&str] = &["CREATE TABLE two (a)", "CREATE TABLE three (a)"];
+
+    fn steps(more: usize) -> Vec<&'static str> {
+        STEPS.iter().chain(&STEPS_ON[..more]).copied().collect()
+    }
 
     fn version(conn: &Connection) -> i64 {
         conn.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
@@ -65,13 +70,13 @@ mod tests {
     #[test]
     fn an_older_file_is_led_step_by_step_to_the_newest_version() {
         let mut conn = Connection::open_in_memory().unwrap();
-        up(&mut conn, &[]).unwrap();
-        assert_eq!(version(&conn), 1);
-        up(&mut conn, &STEPS_TO_3[..1]).unwrap();
-        assert_eq!(version(&conn), 2);
-        up(&mut conn, STEPS_TO_3).unwrap();
-        assert_eq!(version(&conn), 3);
-        up(&mut conn, STEPS_TO_3).unwrap();
+        up(&mut conn, &steps(0)).unwrap();
+        assert_eq!(version(&conn), VERSION);
+        up(&mut conn, &steps(1)).unwrap();
+        assert_eq!(version(&conn), VERSION + 1);
+        up(&mut conn, &steps(2)).unwrap();
+        assert_eq!(version(&conn), VERSION + 2);
+        up(&mut conn, &steps(2)).unwrap();
         conn.execute_batch("SELECT a FROM two, three").unwrap_err();
         conn.execute_batch("SELECT two.a FROM two, three").unwrap();
     }
@@ -79,27 +84,28 @@ mod tests {
     #[test]
     fn a_step_that_fails_leaves_the_old_version() {
         let mut conn = Connection::open_in_memory().unwrap();
-        up(&mut conn, &[]).unwrap();
-        up(&mut conn, &["CREATE TABLE two (a)", "no sense"]).unwrap_err();
-        assert_eq!(version(&conn), 1);
+        up(&mut conn, &steps(0)).unwrap();
+        up(&mut conn, &[&steps(1)[..], &["no sense"]].concat()).unwrap_err();
+        assert_eq!(version(&conn), VERSION);
         conn.execute_batch("SELECT * FROM two").unwrap_err();
     }
 
     #[test]
     fn a_newer_file_asks_for_an_update_of_the_program() {
         let mut conn = Connection::open_in_memory().unwrap();
-        up(&mut conn, STEPS_TO_3).unwrap();
-        let error = up(&mut conn, &[]).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 3, known: 1, .. }));
+        up(&mut conn, &steps(2)).unwrap();
+        let error = up(&mut conn, STEPS).unwrap_err();
+        let StoreError::Newer { found, known, .. } = error else { panic!("{error}") };
+        assert_eq!((found, known), (VERSION + 2, VERSION));
         assert!(error.to_string().contains("update kinfold"), "{error}");
-        assert_eq!(version(&conn), 3);
+        assert_eq!(version(&conn), VERSION + 2);
     }
 
     #[test]
     fn a_database_of_something_else_is_left_alone() {
         let mut conn = Connection::open_in_memory().unwrap();
         conn.execute_batch("CREATE TABLE theirs (a)").unwrap();
-        assert!(matches!(up(&mut conn, &[]), Err(StoreError::Corrupt { .. })));
+        assert!(matches!(up(&mut conn, STEPS), Err(StoreError::Corrupt { .. })));
         assert_eq!(version(&conn), 0);
     }
 }

@@ -11,6 +11,7 @@
 pub mod error;
 pub mod index;
 
+mod brake;
 mod codec;
 mod dirs;
 mod kept;

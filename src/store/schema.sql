@@ -1,4 +1,4 @@
--- The index of one folder on one device: format version 1.
+-- The index of one folder on one device: format version 2.
 --
 -- This file is the description of the format and also what creates it. A change of it is a new
 -- version, with a step in migrations.rs that leads there from the one before.
@@ -104,6 +104,12 @@ CREATE TABLE remote (
     PRIMARY KEY (path, peer)
 ) WITHOUT ROWID;
 
+-- What the brake remembers, in a form of the engine's (src/engine/brake.rs); no row at first.
+CREATE TABLE brake (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    data BLOB NOT NULL
+);
+
 -- Former versions that were put aside, by where they lay and when that ended.
 CREATE TABLE kept (
     kept  INTEGER PRIMARY KEY,
@@ -115,4 +121,4 @@ CREATE INDEX kept_by_path ON kept (path);
 CREATE INDEX kept_by_until ON kept (until);
 
 PRAGMA application_id = 0x4b494e46;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

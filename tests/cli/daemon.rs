@@ -15,6 +15,8 @@ use kinfold::control::types::KeepConflict;
 use kinfold::control::types::LogLine;
 use kinfold::control::types::Offer;
 use kinfold::control::types::RawPath;
+use kinfold::control::types::ReleaseFolder;
+use kinfold::control::types::Released;
 use kinfold::control::types::Restore;
 use kinfold::control::types::Restored;
 use kinfold::control::types::Status;
@@ -77,6 +79,11 @@ impl Api for Fake {
     fn scan(&self, folder: &str) -> Result<(), ApiError> {
         self.note(format!("scan {folder}"));
         Ok(())
+    }
+    fn release(&self, release: ReleaseFolder) -> Result<Released, ApiError> {
+        self.note(format!("release {} reject={}", release.folder, release.reject));
+        let held = Released { deleted: 1000, rewritten: 1 };
+        Ok(if release.folder == "data" { held } else { Released::default() })
     }
     fn keep(&self, keep: KeepConflict) -> Result<(), ApiError> {
         self.note(format!("keep {} {:?}", keep.path, keep.keep));
@@ -172,6 +179,29 @@ fn waiting_ends_when_all_is_in_sync_or_time_is_up() {
 }
 
 #[test]
+fn what_is_held_is_released_or_rejected() {
+    let device = Device::new();
+    let done = with_daemon(&device, Fake::default(), || {
+        sees!(device, ["folder", "release", "data"], @r#"
+        exit 0
+        --- stdout
+        released in `data`: 1000 deletions and 1 rewritten file
+        "#);
+        sees!(device, ["folder", "release", "data", "--reject"], @r#"
+        exit 0
+        --- stdout
+        rejected in `data`: 1000 deletions and 1 rewritten file; the other devices take back what lies here
+        "#);
+        sees!(device, ["folder", "release", "more"], @r#"
+        exit 0
+        --- stdout
+        nothing is held in `more`
+        "#);
+    });
+    assert_eq!(done, ["release data reject=false", "release data reject=true", "release more reject=false"]);
+}
+
+#[test]
 fn what_waits_for_a_person_ends_with_4() {
     let device = Device::new();
     let item = InboxItem {
@@ -180,6 +210,7 @@ fn what_waits_for_a_person_ends_with_4() {
         what: "cannot be read".to_owned(),
         advice: "check its permissions, and the disk".to_owned(),
         detail: "permission denied".to_owned(),
+        held: None,
     };
     with_daemon(&device, Fake::default(), || {
         sees!(device, ["inbox"], @"exit 0");

@@ -1,6 +1,7 @@
 //! A small world of paths, chunks and peers, the changes that can be made in it, and the comparison of
 //! all that two indexes say of it.
 
+use kinfold::engine::brake::Standing;
 use kinfold::engine::index::{Cursor, Index, Kept, Local, Remote};
 use kinfold::model::id::{AuthorId, ChunkId, ContentId, DeviceId, DeviceTag, Incarnation, Sequence};
 use kinfold::model::path::RelPath;
@@ -78,6 +79,10 @@ pub enum Op {
     Drop { at: usize },
     /// Sets or forgets what a peer holds.
     Remote { at: usize, peer: u8, seed: u64 },
+    /// Gives what a peer holds another standing.
+    Stand { at: usize, peer: u8, seed: u64 },
+    /// Sets what the brake remembers.
+    Brake(u8),
     /// Sets how far a peer has come.
     Cursor { peer: u8, seed: u64 },
     /// Forgets a peer.
@@ -122,6 +127,15 @@ pub fn apply<I: Index>(index: &mut I, op: &Op) {
             let remote = remote(path.clone(), seed);
             index.set_remote(&peer(n), &path, remote.as_ref()).unwrap();
         }
+        Op::Stand { at, peer: n, seed } => {
+            let path = at_path(at);
+            if let Some(mut remote) = index.remote(&peer(n), &path).unwrap() {
+                let all = [Standing::Open, Standing::Held, Standing::HeldDir, Standing::Cleared];
+                remote.standing = all[seed as usize % all.len()];
+                index.set_remote(&peer(n), &path, Some(&remote)).unwrap();
+            }
+        }
+        Op::Brake(n) => index.set_brake(&vec![n; n as usize]).unwrap(),
         Op::Cursor { peer: n, seed } => {
             let incarnation = (seed & 1 == 1).then_some(Incarnation(seed));
             let cursor = Cursor { incarnation, received: Sequence(seed % 100), acknowledged: Sequence(seed % 90) };
@@ -178,7 +192,7 @@ fn stat(body: &Body, seed: u64) -> Option<Stat> {
 
 fn remote(path: RelPath, seed: u64) -> Option<Remote> {
     let (record, recipe) = record(path, seed);
-    (!seed.is_multiple_of(3)).then_some(Remote { record, recipe })
+    (!seed.is_multiple_of(3)).then_some(Remote { record, recipe, standing: Standing::Open })
 }
 
 fn kept(path: RelPath, seed: u64) -> Kept {
@@ -195,6 +209,7 @@ pub fn assert_same<A: Index, B: Index>(a: &A, b: &B) {
     assert_eq!(a.incarnation(), b.incarnation());
     assert_eq!(a.last_sequence(), b.last_sequence());
     assert_eq!(a.tree_hash(), b.tree_hash());
+    assert_eq!(a.brake(), b.brake());
     same!(totals());
     same!(kept_bytes());
     same!(conflicts());

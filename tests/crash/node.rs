@@ -21,6 +21,7 @@ use kinfold::engine::chunker::ChunkBuffer;
 use kinfold::engine::effect::{Action, CommitItem, CommitOutcome};
 use kinfold::engine::folder::{Folder, Input, Now, Output, Params};
 use kinfold::engine::index::Index;
+use kinfold::model::brake::Thresholds;
 use kinfold::model::id::{DeviceId, DeviceTag, FolderId, Incarnation};
 use kinfold::model::problem::Problem;
 use kinfold::model::rights::{Members, Right};
@@ -66,6 +67,7 @@ impl Node {
             rescan_interval: Duration::from_secs(3600),
             quiet: Duration::from_millis(10),
             patience: Duration::from_secs(1),
+            brake: Some(Thresholds::default()),
             seed: [number; 32],
         };
         let mut engine = Folder::open(params, index);

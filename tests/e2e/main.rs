@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod apart;
+mod brake;
 mod demo;
 mod lab;
 mod past;

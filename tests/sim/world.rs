@@ -9,6 +9,7 @@ use kinfold::engine::effect::{AssembleOutcome, CommitOutcome, Depth, HashOutcome
 use kinfold::engine::folder::{Folder, FolderState, Input, Now, Output, Params};
 use kinfold::engine::index::Index;
 use kinfold::engine::memory_index::MemoryIndex;
+use kinfold::model::brake::Thresholds;
 use kinfold::model::id::{DeviceId, FolderId, Incarnation};
 use kinfold::model::path::RelPath;
 use kinfold::model::problem::ProblemKind;
@@ -171,6 +172,7 @@ impl World {
             rescan_interval: Duration::from_secs(3600),
             quiet: Duration::from_millis(10),
             patience: Duration::from_millis(500),
+            brake: Some(Thresholds::default()),
             seed,
         };
         self.devices[n].folder = Some(Folder::open(params, index));

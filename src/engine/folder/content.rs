@@ -176,6 +176,7 @@ impl<I: Index> Folder<I> {
         if best.record.body.is_live() || verdict != Ok(Verdict::Take) {
             return Ok(None);
         }
+        self.brake.inherit(&task.target.path);
         // Its removal is part of this task; a task of its own keeps others away from it.
         let removal = Task {
             id: self.next_task(),

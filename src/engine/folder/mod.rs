@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::engine::brake::{Brake, HeldCounts};
 use crate::engine::chunk::VerifiedChunk;
 use crate::engine::debounce::Debounce;
 use crate::engine::effect::{
@@ -26,6 +27,7 @@ use crate::engine::effect::{
     StageId,
 };
 use crate::engine::index::{Index, Local, Totals};
+use crate::model::brake::Thresholds;
 use crate::model::id::{AuthorId, DeviceId, DeviceTag, FolderId, Incarnation, Sequence};
 use crate::model::limits;
 use crate::model::path::RelPath;
@@ -38,6 +40,9 @@ use crate::wire::message::{ChunkHeader, FolderHello, Message, Records, Run};
 mod commit;
 mod content;
 mod fetch;
+mod hold;
+#[cfg(test)]
+mod hold_tests;
 mod local;
 mod peers;
 mod take;
@@ -45,6 +50,7 @@ mod take;
 mod tests;
 
 use fetch::Request;
+pub use hold::HeldBy;
 use take::Task;
 
 /// The time, as the shell sees it.
@@ -69,6 +75,8 @@ pub struct Params {
     pub quiet: Duration,
     /// Longest time that a path which never rests is left alone.
     pub patience: Duration,
+    /// When a change set of a peer is held until a person looks; `None`: never.
+    pub brake: Option<Thresholds>,
     /// Randomness: for incarnations and jitter.
     pub seed: [u8; 32],
 }
@@ -161,6 +169,13 @@ pub enum Note {
         /// Where the loser lies now.
         copy: RelPath,
     },
+    /// More of a peer is held now than before.
+    Held {
+        /// Whose changes.
+        peer: DeviceId,
+        /// How many there are in all.
+        counts: HeldCounts,
+    },
     /// A peer remembers changes of ours that our index does not: it counts anew.
     NewIncarnation,
     /// A new problem.
@@ -180,6 +195,8 @@ pub struct FolderStatus {
     pub needed_bytes: u64,
     /// Peers that are connected, and whether each is known to hold just the same.
     pub peers: Vec<(DeviceId, bool)>,
+    /// What is held of whom until a person looks.
+    pub held: Vec<(DeviceId, HeldCounts)>,
     /// Number of problems.
     pub problems: usize,
     /// Whether a scan, reading or commit is under way, or something waits for one.
@@ -238,6 +255,7 @@ pub struct Folder<I> {
     content_bytes: usize,
     problems: BTreeMap<(Option<RelPath>, ProblemKind), String>,
     problem_count: usize,
+    brake: Brake,
 }
 
 impl<I: Index> Folder<I> {
@@ -250,7 +268,10 @@ impl<I: Index> Folder<I> {
         // Requests are numbered from anywhere: answers to those of a former life must not fit.
         let mut first = [0; 4];
         random.fill(&mut first);
+        let mut brake_key = [0; 32];
+        random.fill(&mut brake_key);
         Self {
+            brake: Brake::open(params.brake.clone(), brake_key, index.brake()),
             tag: DeviceTag::of(&params.device),
             author,
             random,
@@ -317,6 +338,10 @@ impl<I: Index> Folder<I> {
         self.pump_takes(now)?;
         self.pump_commit(now)?;
         self.pump_requests();
+        if let Some(state) = self.brake.changed(now.at, now.wall_ns) {
+            self.index.set_brake(&state)?;
+            self.is_changed = true;
+        }
         if self.is_changed {
             self.index.commit()?;
             self.is_changed = false;
@@ -336,7 +361,7 @@ impl<I: Index> Folder<I> {
         // While something is being read, its end is what is waited for.
         let is_resting = self.scans.is_resting() && self.debounce.is_empty();
         let gone = self.scans.gone_due(is_resting).filter(|_| !self.scans.is_reading_any());
-        [self.debounce.poll_timeout(), retry, scan, gone].into_iter().flatten().min()
+        [self.debounce.poll_timeout(), retry, scan, gone, self.brake.due].into_iter().flatten().min()
     }
 
     /// Returns whether findings of scans are welcome now; else hold them back until the next flush.
@@ -361,7 +386,8 @@ impl<I: Index> Folder<I> {
     pub fn status(&self) -> Result<FolderStatus, I::Error> {
         let mut needed = 0;
         for peer in self.peers.keys() {
-            needed = needed.max(self.index.remote_count(peer)?);
+            let held = self.brake.held().get(peer).map_or(0, |counts| counts.files() + counts.dirs);
+            needed = needed.max(self.index.remote_count(peer)?.saturating_sub(held));
         }
         let is_busy = self.scans.is_busy() || !self.committing.is_empty() || !self.debounce.is_empty();
         let state = if self.scans.root_missing.is_some() {
@@ -379,6 +405,7 @@ impl<I: Index> Folder<I> {
             needed,
             needed_bytes: self.tasks.values().map(Task::missing_bytes).sum(),
             peers: self.peers.keys().map(|peer| (*peer, self.is_in_sync_with(peer))).collect(),
+            held: self.brake.held().iter().map(|(peer, counts)| (*peer, *counts)).collect(),
             problems: self.problem_count,
             is_busy,
         })
@@ -518,7 +545,7 @@ impl<I: Index> Folder<I> {
         for (peer, remote) in self.index.remotes(&record.path)? {
             let order = remote.record.version.compare(&record.version);
             if matches!(order, Causality::Equal | Causality::Before) {
-                self.index.set_remote(&peer, &record.path, None)?;
+                self.put_remote(&peer, &record.path, None)?;
                 self.is_changed = true;
             } else {
                 is_left = true;

@@ -1,5 +1,6 @@
 //! What peers say of the folder, and what is said to them.
 
+use crate::engine::brake::Standing;
 use crate::engine::folder::{Folder, Note, Now, Output};
 use crate::engine::index::{Index, Local, Remote, claims_unknown};
 use crate::engine::reconcile::{Verdict, reconcile};
@@ -54,6 +55,7 @@ impl<I: Index> Folder<I> {
         if cursor.incarnation != Some(hello.incarnation) {
             // Another index: what we knew of it is void.
             self.index.drop_peer(&peer)?;
+            self.brake.forget_held(&peer);
             cursor.incarnation = Some(hello.incarnation);
             cursor.received = Sequence(0);
         }
@@ -128,6 +130,9 @@ impl<I: Index> Folder<I> {
             self.misbehaved(peer, "records that leave some out");
             return Ok(());
         }
+        if !records.records.is_empty() {
+            self.brake.note_arrival(now.at, now.wall_ns);
+        }
         for sent in records.records {
             if claims_unknown(self.author, self.index.last_sequence(), &sent.record) {
                 return self.begin_incarnation();
@@ -154,7 +159,7 @@ impl<I: Index> Folder<I> {
             matches!(record.version.compare(&l.record.version), Causality::Equal | Causality::Before)
         });
         if is_known {
-            self.index.set_remote(&peer, &path, None)?;
+            self.put_remote(&peer, &path, None)?;
             if self.tasks.contains_key(&path) {
                 self.ready.insert(path);
             }
@@ -173,7 +178,8 @@ impl<I: Index> Folder<I> {
             self.hold(now, record, sequence, None, None)?;
             return Ok(());
         }
-        self.index.set_remote(&peer, &path, Some(&Remote { record, recipe }))?;
+        let standing = Standing::Open;
+        self.put_remote(&peer, &path, Some(&Remote { record, recipe, standing }))?;
         if !is_news || !may {
             return Ok(());
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::engine::brake::Standing;
 use crate::engine::conflict;
 use crate::engine::effect::{Action, Depth, Expect, StageId};
 use crate::engine::folder::content::Stage;
@@ -100,10 +101,14 @@ pub(super) struct Sweep {
     /// Whether this walk, or the last, met paths that could not be taken yet.
     blocked: bool,
     /// Removals that wait until all that could copy from them has done so.
-    removals: BTreeSet<RelPath>,
+    pub(super) removals: BTreeSet<RelPath>,
 }
 
 impl Sweep {
+    pub(super) fn is_resting(&self) -> bool {
+        self.at.is_none()
+    }
+
     pub(super) fn begin_again(&mut self) {
         if self.at.is_some() { self.again = true } else { self.at = Some(None) }
     }
@@ -125,7 +130,7 @@ impl Room {
 
 /// What became of a path that was decided about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Decision {
+pub(super) enum Decision {
     /// Nothing to do, or begun, or done.
     Settled,
     /// Something else must happen first.
@@ -205,26 +210,32 @@ impl<I: Index> Folder<I> {
 
     /// Decides about paths while there is room for more tasks, then about removals.
     pub(super) fn pump_takes(&mut self, now: Now) -> Result<(), I::Error> {
+        self.brake.due = None;
         if self.peers.is_empty() || self.scans.root_missing.is_some() || self.scans.is_first() {
             // Before the first scan nothing is known of what changed while we were away.
             return Ok(());
         }
-        if self.ready.is_empty() && self.sweep.at.is_none() && self.sweep.removals.is_empty() {
+        if self.ready.is_empty() && self.sweep.at.is_none() && self.sweep.removals.is_empty() && !self.brake.waits() {
             return Ok(());
         }
         // Counted once and kept up: adding up all tasks for each path took longer than all else.
         let mut room = self.room();
-        while room.is_left() {
-            let Some(path) = self.next_path()? else {
-                break;
-            };
-            let before = self.tasks.len();
-            if self.decide(now, &path, false)? == Decision::Blocked {
-                self.sweep.blocked = true;
+        loop {
+            while room.is_left() {
+                let Some(path) = self.next_path()? else {
+                    break;
+                };
+                let before = self.tasks.len();
+                if self.decide(now, &path, false)? == Decision::Blocked {
+                    self.sweep.blocked = true;
+                }
+                if self.tasks.len() != before {
+                    room.tasks = self.tasks.len();
+                    room.chunks += self.tasks.get(&path).map_or(0, Task::chunk_count);
+                }
             }
-            if self.tasks.len() != before {
-                room.tasks = self.tasks.len();
-                room.chunks += self.tasks.get(&path).map_or(0, Task::chunk_count);
+            if !self.pump_brake(now)? {
+                break;
             }
         }
         self.pump_removals(now, room)
@@ -295,6 +306,11 @@ impl<I: Index> Folder<I> {
             self.peers.contains_key(peer) && self.may_take(peer, local, &remote.record)
         };
         let mut best: Option<(Remote, BTreeSet<DeviceId>)> = None;
+        let standings: Vec<_> = remotes
+            .iter()
+            .filter(|(_, remote)| remote.standing != Standing::Open)
+            .map(|(_, remote)| (remote.record.version.clone(), remote.standing))
+            .collect();
         for (peer, remote) in remotes.into_iter().filter(|(peer, remote)| counts(peer, remote)) {
             let Some((leader, holders)) = &mut best else {
                 best = Some((remote, BTreeSet::from([peer])));
@@ -319,6 +335,11 @@ impl<I: Index> Folder<I> {
                 holders.insert(peer);
                 best = Some((remote, holders));
             }
+        }
+        if let Some((leader, _)) = &mut best {
+            // Where a change stands does not depend on who else has it and is connected.
+            let same = standings.into_iter().filter(|(version, _)| *version == leader.record.version);
+            leader.standing = same.map(|(_, standing)| standing).max().unwrap_or_default();
         }
         Ok(best)
     }
@@ -350,6 +371,9 @@ impl<I: Index> Folder<I> {
                 return Ok(Decision::Settled);
             }
         };
+        if verdict == Verdict::Take && !self.passes_brake(now, path, &best, &providers, local.as_ref())? {
+            return Ok(Decision::Settled);
+        }
         let counts = matches!(verdict, Verdict::Yield { .. });
         let (version, body, by, copy) = match verdict {
             Verdict::Stay => {
@@ -549,50 +573,6 @@ impl<I: Index> Folder<I> {
         }
         self.tasks.insert(path, task);
         Ok(Decision::Settled)
-    }
-
-    /// A peer removed a directory, or made something else of it, in which something lies that it did
-    /// not know. If that is not on its way out as well, the directory stays, and everybody learns it.
-    fn keep_dir(&mut self, now: Now, dir: &RelPath) -> Result<Decision, I::Error> {
-        let tasks_below = self.tasks.range(dir.clone()..).take(2).any(|(path, _)| path.is_below(dir));
-        if tasks_below || self.scans.is_reading_below(dir) || !self.committing.is_empty() {
-            return Ok(Decision::Blocked);
-        }
-        let mut after = dir.clone();
-        loop {
-            let mut paths = self.index.remote_paths(Some(&after), 64)?;
-            paths.retain(|path| path.is_below(dir));
-            if paths.is_empty() {
-                break;
-            }
-            for path in paths {
-                let local = self.index.local(&path)?;
-                if let Some((best, _)) = self.best_remote(&path, local.as_ref())?
-                    && reconcile(local.as_ref().map(|l| &l.record), &best.record) != Ok(Verdict::Stay)
-                    && !local.is_some_and(|l| l.ignored)
-                {
-                    return Ok(Decision::Blocked);
-                }
-                after = path;
-            }
-        }
-        self.sweep.removals.remove(dir);
-        self.assert_dir(now, dir)?;
-        Ok(Decision::Settled)
-    }
-
-    /// Records a directory as changed by us, without having seen what peers made of it: it wins, and
-    /// they put aside or bring back what they have there.
-    pub(super) fn assert_dir(&mut self, now: Now, dir: &RelPath) -> Result<(), I::Error> {
-        let Some(local) = self.index.local(dir)? else {
-            return Ok(());
-        };
-        let sequence = self.index.next_sequence()?;
-        if let Ok(version) = local.record.version.after_change(self.author, sequence.0) {
-            let record = Record { version, by: self.tag, ..local.record };
-            self.hold(now, record, sequence, local.stat, None)?;
-        }
-        Ok(())
     }
 
     /// Sees to it that the parent is, or will be, a directory.

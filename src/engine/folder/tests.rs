@@ -50,6 +50,7 @@ impl Bench {
             rescan_interval: Duration::from_secs(3600),
             quiet: Duration::from_millis(10),
             patience: Duration::from_secs(1),
+            brake: Some(Thresholds::default()),
             seed: [3; 32],
         };
         let folder = Folder::open(params, MemoryIndex::new(Incarnation(1)));
