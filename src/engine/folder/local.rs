@@ -715,7 +715,9 @@ impl<I: Index> Folder<I> {
             return self.wake(&path);
         }
         for (peer, remote) in self.index.remotes(&path)? {
-            if remote.record.body != body || !self.may_take(&peer, local.as_ref(), &remote.record) {
+            // Of a peer that is not there the right is not known. What was taken from it was taken rightly.
+            let may_not = self.peers.contains_key(&peer) && !self.may_take(&peer, local.as_ref(), &remote.record);
+            if remote.record.body != body || may_not {
                 continue;
             }
             // Only where taking it would have led to just this: else it is a person's change, which
