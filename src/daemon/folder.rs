@@ -225,16 +225,20 @@ fn open_index(settings: &Settings) -> Result<SqliteIndex, StoreError> {
     let open = || SqliteIndex::open(&settings.index, Incarnation(u64::from_le_bytes(random())));
     match open() {
         Err(error @ StoreError::Corrupt { .. }) => {
-            tracing::warn!(folder = settings.name, %error, "the index is damaged and is made anew; no file is touched");
-            for suffix in ["", "-wal", "-journal"] {
-                let from = suffixed(&settings.index, suffix);
-                let to = suffixed(&settings.index, &format!("{suffix}.damaged"));
-                // Missing companions are no trouble.
-                std::fs::rename(from, to).ok();
-            }
+            set_aside(settings, &error);
             open()
         }
         other => other,
+    }
+}
+
+fn set_aside(settings: &Settings, error: &StoreError) {
+    tracing::warn!(folder = settings.name, %error, "the index is damaged and is made anew; no file is touched");
+    for suffix in ["", "-wal", "-journal"] {
+        let from = suffixed(&settings.index, suffix);
+        let to = suffixed(&settings.index, &format!("{suffix}.damaged"));
+        // Missing companions are no trouble.
+        std::fs::rename(from, to).ok();
     }
 }
 
@@ -301,6 +305,10 @@ impl Run {
             };
             tracing::error!(folder = self.settings.name, %error, "the index failed; the folder rests");
             self.cut_all();
+            if matches!(error, StoreError::Corrupt { .. }) {
+                // Opening need not show it: after an orderly end the whole is not looked at.
+                set_aside(&self.settings, &error);
+            }
             if self.wait_to_reopen(inbox, peers) {
                 return;
             }
@@ -327,10 +335,14 @@ impl Run {
             while peers.try_recv().is_ok() {}
             match inbox.recv_deadline(until) {
                 Ok(Command::Stop) => return true,
+                // It was told of this folder when nobody here could listen: it has to begin anew.
+                Ok(Command::PeerUp(device, _, _, sender)) => drop(self.peers.insert(device, sender)),
                 Ok(_) => {}
-                Err(_) => return false,
+                Err(_) => break,
             }
         }
+        self.cut_all();
+        false
     }
 
     fn now(&self) -> Now {

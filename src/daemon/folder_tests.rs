@@ -52,9 +52,18 @@ impl Lab {
     }
 
     fn report(&self) -> Report {
+        self.report_now().unwrap()
+    }
+
+    /// `None`: the folder rests, since its index failed.
+    fn report_now(&self) -> Option<Report> {
         let (reply, answer) = bounded(1);
         self.folder().commands.send(Command::Status(reply)).unwrap();
-        answer.recv_timeout(AMPLE).unwrap()
+        answer.recv_timeout(AMPLE).ok()
+    }
+
+    fn stop(&mut self) {
+        self.folder.take().unwrap().stop();
     }
 
     fn problems(&self) -> Vec<Problem> {
@@ -66,7 +75,7 @@ impl Lab {
     fn wait(&self, what: &str, mut is_true: impl FnMut(&Self) -> bool) {
         let begun = Instant::now();
         while !is_true(self) {
-            assert!(begun.elapsed() < AMPLE, "waited in vain: {what}: {:?}", self.report().status);
+            assert!(begun.elapsed() < AMPLE, "waited in vain: {what}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -104,4 +113,29 @@ fn nothing_is_recorded_of_files_that_could_not_be_made_durable() {
     lab.folder().commands.send(Command::Input(Input::ScanAll)).unwrap();
     lab.wait("all are recorded", |lab| lab.report().status.totals.files == 200);
     assert_eq!(lab.problems(), []);
+}
+
+#[test]
+fn damage_that_shows_only_when_it_is_read_leads_to_a_new_index_as_well() {
+    let mut lab = Lab::new();
+    for n in 0..3000 {
+        fs::write(lab.dir.path().join(format!("data/a file with a name that takes some room {n}")), n.to_string())
+            .unwrap();
+    }
+    lab.start();
+    lab.wait("all are recorded", |lab| lab.report().status.totals.files == 3000 && lab.report().is_settled);
+    lab.stop();
+    // Closed in order, and damaged since, beyond the pages that any opening reads.
+    let index = lab.dir.path().join("index");
+    let mut bytes = fs::read(&index).unwrap();
+    assert!(bytes.len() > 100 * 4096, "{}", bytes.len());
+    bytes.chunks_mut(4096).skip(12).for_each(|page| page[..8].fill(0xee));
+    fs::write(&index, bytes).unwrap();
+    lab.start();
+    lab.wait("it is made anew", |lab| {
+        lab.dir.path().join("index.damaged").exists()
+            && lab.report_now().is_some_and(|report| report.status.totals.files == 3000 && report.is_settled)
+    });
+    assert_eq!(lab.problems(), []);
+    assert_eq!(fs::read_dir(lab.dir.path().join("data")).unwrap().count(), 3001);
 }

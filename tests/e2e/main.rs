@@ -8,6 +8,7 @@
 mod apart;
 mod brake;
 mod demo;
+mod hostile;
 mod lab;
 mod past;
 mod proxy;

@@ -162,8 +162,17 @@ impl Scans {
 
     /// When the next path that is gone is to be believed deleted, if nothing happens before.
     pub(super) fn gone_due(&self, is_resting: bool) -> Option<Duration> {
+        if self.root_missing.is_some() {
+            return None;
+        }
         let pause = if is_resting { GONE_PAUSE } else { GONE_PATIENCE };
-        self.gone_for_good.values().map(|gone| gone.since + pause).min()
+        let free = self.gone_for_good.iter().filter(|(path, _)| !self.is_looking_above(path));
+        free.map(|(_, gone)| gone.since + pause).min()
+    }
+
+    /// Whether a directory above is about to be seen anew.
+    fn is_looking_above(&self, path: &RelPath) -> bool {
+        path.ancestors().any(|dir| self.is_looking_at(&dir))
     }
 
     /// Whether any file is being read, or about to be.
@@ -218,7 +227,14 @@ impl<I: Index> Folder<I> {
 
     pub(super) fn handle_scan_item(&mut self, now: Now, job: JobId, item: ScanItem) -> Result<(), I::Error> {
         match item {
-            ScanItem::Listing { dir, entries } => self.handle_listing(now, job, dir, entries),
+            ScanItem::Listing { dir, entries } => {
+                if self.may_list(dir.as_ref(), &entries)? {
+                    self.handle_listing(now, job, dir, entries)
+                } else {
+                    Ok(())
+                }
+            }
+            ScanItem::Path { path, .. } if self.is_off(&path) => Ok(()),
             ScanItem::Path { path, found: Some(found) } => {
                 if self.has_dir_above(now, &path, &found)? {
                     self.handle_found(now, job, path, found)
@@ -417,10 +433,7 @@ impl<I: Index> Folder<I> {
     }
 
     fn handle_dir(&mut self, now: Now, path: RelPath, local: Option<Local>, stat: Stat) -> Result<(), I::Error> {
-        let was_mount = local.as_ref().and_then(|l| l.stat).filter(|s| s.kind == Kind::Dir && s.dev != stat.dev);
-        if was_mount.is_some() && self.index.has_live_below(&path)? {
-            // Another file system lies here than before: what is not on it is not deleted.
-            self.report(Some(&path), ProblemKind::MountChanged, "");
+        if self.note_mount(&path, local.as_ref(), stat)? {
             return Ok(());
         }
         self.handle_plain(now, path, local, stat, Body::Dir { mode: stat.mode })
@@ -553,6 +566,11 @@ impl<I: Index> Folder<I> {
                     self.scans.full_wanted = true;
                     self.sweep.begin_again();
                 }
+                // What lies on a disk that went away is gone as well: whether that is so, its directory tells.
+                let parents: BTreeSet<_> = gone.iter().filter_map(RelPath::parent).collect();
+                for parent in parents.difference(&gone) {
+                    self.look_again(parent, Depth::Entry);
+                }
                 let gone_now = Gone { since: now.at, last_reading: self.scans.hashes };
                 self.scans.gone_for_good.extend(gone.into_iter().map(|path| (path, gone_now)));
                 if was_full {
@@ -634,7 +652,7 @@ impl<I: Index> Folder<I> {
     /// Records deletions, once it is clear that the paths did not only get other names: all that was
     /// being read when they were seen has been read, and nothing is being looked at.
     fn believe_gone(&mut self, now: Now) -> Result<(), I::Error> {
-        if self.scans.gone_for_good.is_empty() {
+        if self.scans.gone_for_good.is_empty() || self.scans.root_missing.is_some() {
             return Ok(());
         }
         let first_reading = self.scans.first_reading().unwrap_or(u64::MAX);
@@ -645,10 +663,14 @@ impl<I: Index> Folder<I> {
             .gone_for_good
             .iter()
             .filter(|(_, gone)| gone.last_reading < first_reading && gone.since + pause <= now.at)
+            .filter(|(path, _)| !self.scans.is_looking_above(path))
             .map(|(p, _)| p.clone())
             .collect();
         for path in due {
             self.scans.gone_for_good.remove(&path);
+            if self.is_off(&path) {
+                continue;
+            }
             if self.is_committing(&path) {
                 self.look_again(&path, Depth::Entry);
                 continue;

@@ -44,6 +44,7 @@ mod hold;
 #[cfg(test)]
 mod hold_tests;
 mod local;
+mod mounts;
 mod peers;
 mod take;
 #[cfg(test)]
@@ -239,6 +240,10 @@ pub struct Folder<I> {
     ready: BTreeSet<RelPath>,
     sweep: take::Sweep,
     retries: BTreeMap<RelPath, take::Retry>,
+    /// Mount points whose disks are away, and what lies there instead.
+    off: BTreeMap<RelPath, Stat>,
+    /// What was left of files that did not fit, to be gone on with.
+    unfinished: BTreeMap<RelPath, StageId>,
     /// Staging files in use.
     stages: BTreeMap<StageId, content::Stage>,
     /// Paths that the commit under way may touch, sorted.
@@ -286,6 +291,8 @@ impl<I: Index> Folder<I> {
             ready: BTreeSet::new(),
             sweep: take::Sweep::default(),
             retries: BTreeMap::new(),
+            off: BTreeMap::new(),
+            unfinished: BTreeMap::new(),
             stages: BTreeMap::new(),
             committing: Vec::new(),
             commit_order: Vec::new(),

@@ -345,7 +345,11 @@ impl<I: Index> Folder<I> {
     }
 
     fn decide(&mut self, now: Now, path: &RelPath, may_remove: bool) -> Result<Decision, I::Error> {
-        if self.retries.get(path).is_some_and(|retry| retry.due.is_some()) || self.scans.awaits_look(path) {
+        self.discard_unfinished(path)?;
+        if self.retries.get(path).is_some_and(|retry| retry.due.is_some())
+            || self.scans.awaits_look(path)
+            || self.is_off(path)
+        {
             return Ok(Decision::Settled);
         }
         let local = self.index.local(path)?;
@@ -631,8 +635,29 @@ impl<I: Index> Folder<I> {
     pub(super) fn give_up(&mut self, now: Now, path: &RelPath, kind: ProblemKind, detail: String) {
         self.report(Some(path), kind, detail);
         // What is staged already stays, for the next attempt.
+        if let Some(task) = self.tasks.get(path) {
+            self.unfinished.insert(path.clone(), task.stage);
+        }
         self.drop_task(path);
         self.put_off(now, path, false, LOCAL_PAUSE_MAX);
+    }
+
+    /// Gives up what is left of a file that did not fit, once something else is to be held there: the
+    /// room is wanted.
+    fn discard_unfinished(&mut self, path: &RelPath) -> Result<(), I::Error> {
+        let Some(stage) = self.unfinished.get(path).copied() else {
+            return Ok(());
+        };
+        let best = self.best_remote(path, self.index.local(path)?.as_ref())?;
+        let wanted = best.as_ref().and_then(|(best, _)| best.record.body.file());
+        if wanted.is_none_or(|file| file.content != stage.content) {
+            self.unfinished.remove(path);
+            self.clear_problems(path);
+            if !self.stages.contains_key(&stage) {
+                self.outputs.push_back(Output::Discard(stage));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn put_off(&mut self, now: Now, path: &RelPath, look: bool, longest: Duration) {

@@ -544,3 +544,77 @@ fn a_change_of_mode_leaves_the_staging_file_of_the_same_content_alone() {
     bench.give(Input::Assembled(stage, AssembleOutcome::Staged { missing: Vec::new() }));
     assert!(bench.commit().is_some_and(|items| items[0].path == path("new")));
 }
+
+#[test]
+fn what_lies_on_a_disk_that_went_away_is_not_deleted() {
+    let dir = |dev, ino| Found::Entry(Stat { dev, ..stat(Kind::Dir, ino, 1) });
+    let on_disk = Stat { dev: 2, ..stat(Kind::File, 11, 1) };
+    // What the two states of the mount point look like: with its disk, and without.
+    let there = [("m", dir(2, 2)), ("m/f", Found::Entry(on_disk))];
+    let away = [("m", dir(1, 10))];
+    let answer = |bench: &mut Bench, state: &[(&str, Found)]| {
+        for _ in 0..20 {
+            let scan = bench.take(|o| match o {
+                Output::Scan(job, scope) => Some((*job, scope.clone())),
+                _ => None,
+            });
+            let Some((job, scope)) = scan else {
+                bench.rest();
+                continue;
+            };
+            let found = |path: &RelPath| state.iter().find(|(name, _)| *name == path.to_string()).map(|t| t.1.clone());
+            let list = |dir: Option<&str>| {
+                let inside = state.iter().filter(|(name, _)| name.rsplit_once('/').map(|(dir, _)| dir) == dir);
+                let entries =
+                    inside.map(|(name, found)| (name.rsplit('/').next().unwrap().as_bytes().into(), found.clone()));
+                ScanItem::Listing { dir: dir.map(path), entries: entries.collect() }
+            };
+            let items = match scope {
+                Scope::All => vec![list(None), list(Some("m"))],
+                Scope::Paths(paths) => {
+                    paths.into_keys().map(|path| ScanItem::Path { found: found(&path), path }).collect()
+                }
+            };
+            bench.give(Input::Scanned(job, items));
+            bench.give(Input::ScanEnded(job, ScanEnd::Complete));
+        }
+    };
+    let is_told = |bench: &Bench| bench.folder.problems().any(|problem| problem.kind == ProblemKind::MountChanged);
+    // Found by a scan of all, by an event about what lay there, and by one about the mount point.
+    for hint in [None, Some("m/f"), Some("m")] {
+        let mut bench = Bench::new();
+        bench.give(Input::ScanAll);
+        answer(&mut bench, &there);
+        bench.give(Input::Hashed(path("m/f"), HashOutcome::Done { stat: on_disk, recipe: recipe(b"one") }));
+        assert!(bench.body("m/f").is_some());
+        let last = bench.folder.index().last_sequence();
+        bench.give(match hint {
+            None => Input::ScanAll,
+            Some(hint) => Input::Touched(BTreeMap::from([(path(hint), Depth::Tree)])),
+        });
+        answer(&mut bench, &away);
+        assert!(is_told(&bench), "{hint:?}");
+        assert_eq!(bench.body("m/f"), Some(file(&recipe(b"one"))), "{hint:?}");
+        assert_eq!(bench.folder.index().last_sequence(), last, "{hint:?}");
+
+        // Nothing is put there either.
+        bench.meet(Right::Owner, None);
+        bench.hear("m/g", 1, file(&recipe(b"two")), Some(recipe(b"two")));
+        bench.rest();
+        assert_eq!(bench.want(), None);
+
+        // It is back, under the same number or another.
+        let dev = if hint.is_none() { 2 } else { 3 };
+        let back = [("m", dir(dev, 2)), ("m/f", Found::Entry(Stat { dev, ..on_disk }))];
+        bench.give(Input::ScanAll);
+        answer(&mut bench, &back);
+        assert!(!is_told(&bench), "{hint:?}");
+        assert!(bench.want().is_some());
+        // With another number it is read once more. Then a deletion is one again.
+        let stat = Stat { dev, ..on_disk };
+        bench.give(Input::Hashed(path("m/f"), HashOutcome::Done { stat, recipe: recipe(b"one") }));
+        bench.give(Input::ScanAll);
+        answer(&mut bench, &back[..1]);
+        assert_eq!(bench.body("m/f"), Some(Body::Tombstone), "{hint:?}");
+    }
+}
