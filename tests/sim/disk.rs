@@ -10,6 +10,7 @@ use kinfold::engine::effect::{
 };
 use kinfold::model::id::{ChunkId, DeviceTag};
 use kinfold::model::path::RelPath;
+use kinfold::model::problem::ProblemKind;
 use kinfold::model::recipe::{ChunkRef, Recipe};
 use kinfold::model::stat::{Kind, Stat};
 
@@ -49,6 +50,9 @@ pub struct Disk {
     pub nodes: BTreeMap<RelPath, Node>,
     pub history: BTreeMap<String, Data>,
     staged: BTreeMap<StageId, BTreeMap<u64, Vec<u8>>>,
+    /// What is not durable yet: groups of paths that a power cut undoes together or not at all, with
+    /// what lay there before.
+    unsynced: Vec<BTreeMap<RelPath, Option<Node>>>,
     /// Paths that the ignore rules leave out, with all below them.
     pub ignored: BTreeSet<RelPath>,
     clock: i64,
@@ -83,9 +87,62 @@ impl Disk {
         self.nodes.range(dir.clone()..).skip(1).map(|(p, _)| p).take_while(|p| p.is_below(dir)).cloned().collect()
     }
 
+    // ------------------------------------------------------------------------------------ power cuts
+
+    /// These paths are about to change, in one deed.
+    fn note(&mut self, paths: impl IntoIterator<Item = RelPath>) {
+        let there = paths.into_iter().map(|path| (path.clone(), self.nodes.get(&path).cloned()));
+        let mut group: BTreeMap<_, _> = there.collect();
+        // What is put into a new directory is not there before the directory is.
+        let touched: BTreeSet<_> = group.keys().cloned().chain(group.keys().flat_map(RelPath::ancestors)).collect();
+        for earlier in std::mem::take(&mut self.unsynced) {
+            if earlier.keys().any(|path| touched.contains(path)) {
+                group.extend(earlier);
+            } else {
+                self.unsynced.push(earlier);
+            }
+        }
+        self.unsynced.push(group);
+    }
+
+    /// What lies at a path, and the way there, is durable.
+    fn sync(&mut self, path: &RelPath) {
+        let way: BTreeSet<_> = std::iter::once(path.clone()).chain(path.ancestors()).collect();
+        self.unsynced.retain(|group| !group.keys().any(|path| way.contains(path)));
+    }
+
+    /// Undoes any part of what is not durable. Returns what is gone by that.
+    pub fn lose_power(&mut self, mut is_lost: impl FnMut() -> bool) -> Vec<RelPath> {
+        let before: Vec<_> = self.nodes.keys().cloned().collect();
+        for group in std::mem::take(&mut self.unsynced) {
+            if is_lost() {
+                for (path, former) in group {
+                    match former {
+                        Some(node) => drop(self.nodes.insert(path, node)),
+                        None => drop(self.nodes.remove(&path)),
+                    }
+                }
+            }
+        }
+        // What lay in a directory that was never durable is gone with it.
+        let mut kept = BTreeMap::new();
+        for (path, node) in std::mem::take(&mut self.nodes) {
+            let is_there = path.parent().is_none_or(|dir| kept.get(&dir).is_some_and(|n: &Node| n.data == Data::Dir));
+            if is_there {
+                kept.insert(path, node);
+            }
+        }
+        self.nodes = kept;
+        if is_lost() {
+            self.staged.clear();
+        }
+        before.into_iter().filter(|path| !self.nodes.contains_key(path)).collect()
+    }
+
     // ------------------------------------------------------------------------- a person's hands
 
     pub fn write(&mut self, path: &RelPath, bytes: Vec<u8>, mtime: i64) {
+        self.note([path.clone()]);
         let ctime = self.tick();
         match self.nodes.get_mut(path) {
             Some(node) => {
@@ -100,6 +157,7 @@ impl Disk {
     }
 
     pub fn make(&mut self, path: &RelPath, data: Data) {
+        self.note([path.clone()]);
         let node = self.new_node(data, 0o755, 0);
         self.nodes.insert(path.clone(), node);
     }
@@ -107,25 +165,34 @@ impl Disk {
     pub fn remove(&mut self, path: &RelPath) -> Vec<(RelPath, Data)> {
         let mut gone: Vec<_> = self.below(path);
         gone.push(path.clone());
+        self.note(gone.clone());
         gone.into_iter().filter_map(|p| self.nodes.remove(&p).map(|n| (p, n.data))).collect()
     }
 
-    pub fn rename(&mut self, from: &RelPath, to: &RelPath) {
-        self.nodes.remove(to);
+    /// Returns the names that nothing has any more.
+    pub fn rename(&mut self, from: &RelPath, to: &RelPath) -> Vec<RelPath> {
         let moved: Vec<_> = self.below(from);
+        let renamed = |path: &RelPath| {
+            let mut bytes = to.as_bytes().to_vec();
+            bytes.extend_from_slice(&path.as_bytes()[from.as_bytes().len()..]);
+            RelPath::parse(&bytes).unwrap()
+        };
+        let gone: Vec<_> = std::iter::once(from.clone()).chain(moved.iter().cloned()).collect();
+        self.note(gone.iter().cloned().chain(gone.iter().map(renamed)).collect::<Vec<_>>());
+        self.nodes.remove(to);
         let ctime = self.tick();
         let mut node = self.nodes.remove(from).unwrap();
         node.ctime = ctime;
         self.nodes.insert(to.clone(), node);
         for path in moved {
             let node = self.nodes.remove(&path).unwrap();
-            let mut bytes = to.as_bytes().to_vec();
-            bytes.extend_from_slice(&path.as_bytes()[from.as_bytes().len()..]);
-            self.nodes.insert(RelPath::parse(&bytes).unwrap(), node);
+            self.nodes.insert(renamed(&path), node);
         }
+        gone
     }
 
     pub fn set_mtime(&mut self, path: &RelPath, mtime: i64) {
+        self.note([path.clone()]);
         let ctime = self.tick();
         if let Some(node) = self.nodes.get_mut(path) {
             (node.mtime, node.ctime) = (mtime, ctime);
@@ -134,6 +201,7 @@ impl Disk {
 
     /// Gives two paths that are no directories each other's names.
     pub fn swap(&mut self, a: &RelPath, b: &RelPath) {
+        self.note([a.clone(), b.clone()]);
         let ctime = self.tick();
         let (mut one, mut other) = (self.nodes.remove(a).unwrap(), self.nodes.remove(b).unwrap());
         (one.ctime, other.ctime) = (ctime, ctime);
@@ -142,6 +210,7 @@ impl Disk {
     }
 
     pub fn chmod(&mut self, path: &RelPath, mode: u16) {
+        self.note([path.clone()]);
         let ctime = self.tick();
         if let Some(node) = self.nodes.get_mut(path) {
             (node.mode, node.ctime) = (mode, ctime);
@@ -193,14 +262,14 @@ impl Disk {
         items
     }
 
-    pub fn hash(&self, path: &RelPath, expected: &Stat) -> HashOutcome {
-        match self.nodes.get(path) {
-            Some(node) if node.stat() == *expected => match &node.data {
-                Data::File(bytes) => HashOutcome::Done { stat: *expected, recipe: recipe_of(bytes) },
-                _ => HashOutcome::Changed,
-            },
-            _ => HashOutcome::Changed,
-        }
+    /// What was read is durable before it is told.
+    pub fn hash(&mut self, path: &RelPath, expected: &Stat) -> HashOutcome {
+        let Some(Node { data: Data::File(bytes), .. }) = self.nodes.get(path).filter(|n| n.stat() == *expected) else {
+            return HashOutcome::Changed;
+        };
+        let recipe = recipe_of(bytes);
+        self.sync(path);
+        HashOutcome::Done { stat: *expected, recipe }
     }
 
     pub fn assemble(&mut self, plan: &AssemblePlan) -> AssembleOutcome {
@@ -249,6 +318,28 @@ impl Disk {
         bytes.get(offset as usize..offset as usize + len as usize).map(<[u8]>::to_vec)
     }
 
+    /// Does all of a commit, and makes it durable.
+    pub fn commit(&mut self, items: &[CommitItem], mut fails: impl FnMut() -> bool) -> Vec<CommitOutcome> {
+        let outcomes: Vec<_> = items
+            .iter()
+            .map(|item| match fails() {
+                true => CommitOutcome::Failed(ProblemKind::DiskFull, String::new()),
+                false => self.commit_one(item),
+            })
+            .collect();
+        for (item, outcome) in items.iter().zip(&outcomes) {
+            if let CommitOutcome::Done { aside, .. } = outcome {
+                self.sync(&item.path);
+                aside.iter().for_each(|(copy, _)| self.sync(copy));
+                if let Action::Move { from, .. } = &item.action {
+                    self.sync(from);
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// Does one step of a commit, durable or not.
     pub fn commit_one(&mut self, item: &CommitItem) -> CommitOutcome {
         let path = &item.path;
         let parent = path.parent();
@@ -270,6 +361,14 @@ impl Disk {
         if is_dir && replaces && !self.below(path).is_empty() {
             return CommitOutcome::NotEmpty;
         }
+        let mut touched = vec![path.clone()];
+        if let (Displaced::Copy(to), Some(node)) = (&item.displaced, self.nodes.get(path)) {
+            touched.push(self.free_name(to, path, item.by, node.mtime));
+        }
+        if let Action::Move { from, .. } = &item.action {
+            touched.push(from.clone());
+        }
+        self.note(touched);
         let new = match &item.action {
             Action::SetMeta { mode, mtime_ns } => {
                 let ctime = self.tick();

@@ -1,18 +1,20 @@
-//! The devices, the people, the network, and the oracle.
+//! The devices, the network between them, and what befalls them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use kinfold::engine::chunk::VerifiedChunk;
-use kinfold::engine::conflict;
-use kinfold::engine::effect::{AssembleOutcome, CommitOutcome, Depth, HashOutcome, JobId, ScanEnd, ScanItem, StageId};
-use kinfold::engine::folder::{Folder, FolderState, Input, Now, Output, Params};
+use kinfold::engine::effect::{
+    Action, AssembleOutcome, CommitItem, CommitOutcome, Depth, HashOutcome, JobId, ScanEnd, ScanItem, Scope, StageId,
+};
+use kinfold::engine::folder::{Folder, Input, Note, Now, Output, Params};
 use kinfold::engine::index::Index;
 use kinfold::engine::memory_index::MemoryIndex;
 use kinfold::model::brake::Thresholds;
-use kinfold::model::id::{DeviceId, FolderId, Incarnation};
+use kinfold::model::id::{AuthorId, ContentId, DeviceId, FolderId, Incarnation};
 use kinfold::model::path::RelPath;
 use kinfold::model::problem::ProblemKind;
+use kinfold::model::record::Body;
 use kinfold::model::rights::{Members, Right};
 use kinfold::wire::message::{ChunkHeader, FolderHello, Message};
 
@@ -24,8 +26,14 @@ const FOLDER: FolderId = FolderId([7; 16]);
 /// xorshift generators", the splitmix64 step).
 pub struct Random(u64);
 
+impl From<u64> for Random {
+    fn from(seed: u64) -> Self {
+        Self(seed)
+    }
+}
+
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -33,54 +41,68 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
-    fn chance(&mut self, percent: u64) -> bool {
+    pub(super) fn chance(&mut self, percent: u64) -> bool {
         self.next() % 100 < percent
     }
 
-    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+    pub(super) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len())]
     }
 }
 
-enum OnWire {
+pub(super) enum OnWire {
     Message(Message),
     Chunk(ChunkHeader, Vec<u8>),
 }
 
-struct Device {
-    id: DeviceId,
-    folder: Option<Folder<MemoryIndex>>,
-    disk: Disk,
+pub(super) struct Device {
+    pub(super) id: DeviceId,
+    pub(super) folder: Option<Folder<MemoryIndex>>,
+    pub(super) disk: Disk,
     /// Orders to the disk that are not done yet.
-    orders: VecDeque<Output>,
+    pub(super) orders: VecDeque<Output>,
     /// What scans have seen and not told yet.
-    findings: Vec<(JobId, VecDeque<ScanItem>, ScanEnd)>,
+    pub(super) findings: Vec<(JobId, VecDeque<ScanItem>, ScanEnd)>,
     /// The index as it was once, for a restore from a backup.
-    backup: Option<MemoryIndex>,
-    wall_skew: i64,
+    pub(super) backup: Option<MemoryIndex>,
+    pub(super) wall_skew: i64,
+    /// Paths that were removed or renamed here and that no index has counted as deleted yet.
+    pub(super) removed: BTreeSet<RelPath>,
+    /// All paths that ever were removed or renamed here.
+    pub(super) ever_removed: BTreeSet<RelPath>,
+    /// Whether the folder's file system is not mounted.
+    pub(super) is_away: bool,
     /// Whether the person may have left something that no event told of.
-    is_unwatched: bool,
+    pub(super) is_unwatched: bool,
 }
 
 pub struct World {
-    seed: u64,
-    random: Random,
-    devices: Vec<Device>,
+    pub(super) seed: u64,
+    pub(super) random: Random,
+    pub(super) devices: Vec<Device>,
     /// What is on its way from one device to another; a pair that is not there is not connected.
-    wires: BTreeMap<(usize, usize), VecDeque<OnWire>>,
-    clock: u64,
-    tokens: u64,
+    pub(super) wires: BTreeMap<(usize, usize), VecDeque<OnWire>>,
+    pub(super) clock: u64,
+    pub(super) tokens: u64,
+    /// All contents that ever were written.
+    pub(super) written: BTreeSet<Vec<u8>>,
+    /// Contents that some device has read, and so promised to hold.
+    pub(super) promised: BTreeSet<ContentId>,
+    /// What each version that was ever announced stands for.
+    pub(super) versions: BTreeMap<(RelPath, Vec<(AuthorId, u64)>), Body>,
     /// Contents that nobody knowingly replaced, and where they were written.
-    owed: BTreeMap<Vec<u8>, String>,
+    pub(super) owed: BTreeMap<Vec<u8>, String>,
     /// What the ignore rules leave out, where they are in force.
-    rules: BTreeSet<RelPath>,
+    pub(super) rules: BTreeSet<RelPath>,
     /// Whether disks and people still make trouble.
-    is_rough: bool,
-    is_tracing: bool,
+    pub(super) is_rough: bool,
+    pub(super) is_tracing: bool,
+    /// What happened, where it is kept.
+    pub(super) trace: Option<Vec<String>>,
 }
 
 fn stage_of(order: &Output) -> Option<StageId> {
@@ -91,12 +113,22 @@ fn stage_of(order: &Output) -> Option<StageId> {
     }
 }
 
-fn path(text: &str) -> RelPath {
+pub(super) fn path(text: &str) -> RelPath {
     RelPath::parse(text.as_bytes()).unwrap()
 }
 
 impl World {
+    /// Plays a seed to its end, and panics if the oracle finds fault.
     pub fn play(seed: u64) {
+        Self::play_out(seed, false);
+    }
+
+    /// Plays a seed and returns all that happened.
+    pub fn trace(seed: u64) -> Vec<String> {
+        Self::play_out(seed, true).unwrap_or_default()
+    }
+
+    fn play_out(seed: u64, keeps_trace: bool) -> Option<Vec<String>> {
         let mut random = Random(seed);
         let count = 2 + random.below(if seed.is_multiple_of(4) { 4 } else { 2 });
         let mut world = Self {
@@ -106,10 +138,14 @@ impl World {
             wires: BTreeMap::new(),
             clock: 0,
             tokens: 0,
+            written: BTreeSet::new(),
+            promised: BTreeSet::new(),
+            versions: BTreeMap::new(),
             owed: BTreeMap::new(),
             rules: BTreeSet::new(),
             is_rough: true,
             is_tracing: std::env::var_os("SIM_TRACE").is_some(),
+            trace: keeps_trace.then(Vec::new),
         };
         for n in 0..count {
             let index = MemoryIndex::new(Incarnation(world.random.next()));
@@ -123,6 +159,9 @@ impl World {
                 findings: Vec::new(),
                 backup: None,
                 wall_skew,
+                removed: BTreeSet::new(),
+                ever_removed: BTreeSet::new(),
+                is_away: false,
                 is_unwatched: true,
             };
             world.devices.push(device);
@@ -141,18 +180,31 @@ impl World {
         world.calm_down();
         world.settle();
         world.judge();
+        world.edit_in_peace();
+        world.edit_apart();
+        world.trace
     }
 
-    fn fail(&self, why: &str) -> ! {
+    pub(super) fn fail(&self, why: &str) -> ! {
         for (n, device) in self.devices.iter().enumerate().filter(|_| self.is_tracing) {
             println!("{n}: {}", device.folder.as_ref().map(Folder::under_way).unwrap_or_default());
+            if let Some(folder) = &device.folder {
+                folder.problems().for_each(|problem| println!("   {problem:?}"));
+                folder.index().locals().for_each(|local| println!("   {local:?}"));
+            }
         }
         panic!("seed {}: {why}\n(play it again with SIM_SEED={} SIM_TRACE=1)", self.seed, self.seed);
     }
 
-    fn say(&mut self, line: impl FnOnce() -> String) {
-        if self.is_tracing {
-            println!("{:6} {}", self.clock, line());
+    pub(super) fn say(&mut self, line: impl FnOnce() -> String) {
+        if self.is_tracing || self.trace.is_some() {
+            let line = format!("{:6} {}", self.clock, line());
+            if self.is_tracing {
+                println!("{line}");
+            }
+            if let Some(trace) = &mut self.trace {
+                trace.push(line);
+            }
         }
     }
 
@@ -163,7 +215,7 @@ impl World {
 
     // ------------------------------------------------------------------------------ life and death
 
-    fn start(&mut self, n: usize, index: MemoryIndex) {
+    pub(super) fn start(&mut self, n: usize, index: MemoryIndex) {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.random.next().to_le_bytes());
         let params = Params {
@@ -179,7 +231,7 @@ impl World {
         self.flush(n);
     }
 
-    fn stop(&mut self, n: usize, is_crash: bool) {
+    pub(super) fn stop(&mut self, n: usize, is_crash: bool) {
         let Some(folder) = self.devices[n].folder.take() else {
             return;
         };
@@ -193,6 +245,9 @@ impl World {
         let mut index = folder.into_index();
         if is_crash {
             index.crash();
+            if self.is_rough && self.random.chance(50) {
+                self.lose_power(n);
+            }
         } else {
             index.commit().unwrap();
         }
@@ -212,6 +267,9 @@ impl World {
             }
             _ => {}
         }
+        // What it has forgotten it may count once more.
+        let again = self.devices[n].ever_removed.clone();
+        self.devices[n].removed.extend(again);
         self.start_later(n, index);
         if is_restored {
             let folder = self.devices[n].folder.as_mut().unwrap();
@@ -219,15 +277,15 @@ impl World {
         }
     }
 
-    fn start_later(&mut self, n: usize, index: MemoryIndex) {
-        // Between death and new life the person may edit.
-        for _ in 0..self.random.below(3) {
+    pub(super) fn start_later(&mut self, n: usize, index: MemoryIndex) {
+        // Between death and new life the person may edit, but for the end, when all of them only look on.
+        for _ in 0..self.random.below(if self.is_rough { 3 } else { 1 }) {
             self.edit(n, false);
         }
         self.start(n, index);
     }
 
-    fn cut(&mut self, a: usize, b: usize) {
+    pub(super) fn cut(&mut self, a: usize, b: usize) {
         if self.wires.remove(&(a, b)).is_none() {
             return;
         }
@@ -239,7 +297,7 @@ impl World {
         }
     }
 
-    fn connect(&mut self, a: usize, b: usize) {
+    pub(super) fn connect(&mut self, a: usize, b: usize) {
         if a == b || self.wires.contains_key(&(a, b)) {
             return;
         }
@@ -265,7 +323,7 @@ impl World {
 
     // ------------------------------------------------------------------------------------ the loop
 
-    fn give(&mut self, n: usize, input: Input) {
+    pub(super) fn give(&mut self, n: usize, input: Input) {
         let now = self.now(n);
         if let Some(folder) = &mut self.devices[n].folder {
             folder.handle(now, input).unwrap();
@@ -276,13 +334,18 @@ impl World {
         }
     }
 
-    fn flush(&mut self, n: usize) {
+    pub(super) fn flush(&mut self, n: usize) {
         let now = self.now(n);
         let mut outputs = Vec::new();
         if let Some(folder) = &mut self.devices[n].folder {
             folder.flush(now).unwrap();
+            let is_durable = !folder.index().is_dirty();
             while let Some(output) = folder.poll_output() {
                 outputs.push(output);
+            }
+            let speaks = |o: &Output| matches!(o, Output::Announce { .. } | Output::Send(_, Message::Ack(_)));
+            if !is_durable && outputs.iter().any(speaks) {
+                self.fail(&format!("{n} speaks of what its index may forget"));
             }
         }
         for output in outputs {
@@ -294,6 +357,17 @@ impl World {
         match output {
             Output::Send(peer, message) => self.send(n, &peer, OnWire::Message(message)),
             Output::Announce { peer, mut records, attach } => {
+                for sent in &records.records {
+                    let (version, body) = (&sent.record.version, &sent.record.body);
+                    let known = self
+                        .versions
+                        .entry((sent.record.path.clone(), version.counters().to_vec()))
+                        .or_insert(body.clone());
+                    if known != body {
+                        let known = known.clone();
+                        self.fail(&format!("one version of {} is {known:?} and {body:?}", sent.record.path));
+                    }
+                }
                 if attach {
                     for sent in &mut records.records {
                         let disk = &self.devices[n].disk;
@@ -313,7 +387,16 @@ impl World {
                 }
             }
             Output::Misbehaved(_, what) => self.fail(&format!("{n} is told: {what}")),
-            Output::Note(note) => self.say(|| format!("{n} notes {note:?}")),
+            Output::Note(note) => {
+                self.say(|| format!("{n} notes {note:?}"));
+                if let Note::Changed(path, Body::Tombstone) = &note
+                    && !self.devices[n].removed.remove(path)
+                    // An old finding that was told late may have brought it back for a moment.
+                    && !(self.devices[n].ever_removed.contains(path) && self.devices[n].disk.stat(path).is_none())
+                {
+                    self.fail(&format!("{n} counts {path} as deleted, and nobody deleted it"));
+                }
+            }
             order => {
                 self.say(|| match stage_of(&order) {
                     Some(stage) => format!("{n} orders work on {stage:?}"),
@@ -351,7 +434,7 @@ impl World {
     }
 
     /// Does one order; they are done in any order, as on several threads.
-    fn work(&mut self, n: usize) -> bool {
+    pub(super) fn work(&mut self, n: usize) -> bool {
         if !self.devices[n].findings.is_empty() && self.random.chance(50) {
             self.tell_findings(n);
             return true;
@@ -374,6 +457,10 @@ impl World {
                 self.clock,
                 format!("{order:?}").split('(').next().unwrap_or_default()
             );
+        }
+        if device.is_away {
+            self.work_in_vain(n, order);
+            return true;
         }
         let input = match order {
             Output::Scan(job, scope) => {
@@ -407,6 +494,9 @@ impl World {
                     4..6 if self.is_rough => HashOutcome::Failed("a bad sector".into()),
                     _ => outcome,
                 };
+                if let HashOutcome::Done { recipe, .. } = &outcome {
+                    self.promised.insert(recipe.content_id());
+                }
                 Input::Hashed(path, outcome)
             }
             Output::Assemble(plan) => {
@@ -428,29 +518,7 @@ impl World {
                 device.disk.discard(stage);
                 return true;
             }
-            Output::Commit(items) => {
-                let mut outcomes = Vec::new();
-                for item in &items {
-                    let fails = self.is_rough && self.random.chance(4);
-                    outcomes.push(match fails {
-                        true => CommitOutcome::Failed(ProblemKind::DiskFull, String::new()),
-                        false => self.devices[n].disk.commit_one(item),
-                    });
-                }
-                for (item, outcome) in items.iter().zip(&outcomes) {
-                    self.say(|| format!("{n} commits {:?} {:?}: {outcome:?}", item.path, item.action));
-                }
-                if self.random.chance(3) {
-                    // The disk has it, the index never hears of it.
-                    self.stop(n, true);
-                    return true;
-                }
-                // The watch reports our own doings too.
-                let done = items.iter().zip(&outcomes).filter(|(_, o)| matches!(o, CommitOutcome::Done { .. }));
-                let touched = done.map(|(item, _)| (item.path.clone(), Depth::Entry)).collect();
-                self.give(n, Input::Touched(touched));
-                Input::Committed(outcomes)
-            }
+            Output::Commit(items) => return self.commit(n, &items),
             Output::Serve { peer, request, items } => {
                 for (item, path, stat, runs) in items {
                     for run in runs {
@@ -477,7 +545,73 @@ impl World {
         true
     }
 
-    fn deliver(&mut self, from: usize, to: usize) -> bool {
+    /// Does a commit. A crash may come in the middle, or before the index hears of it.
+    fn commit(&mut self, n: usize, items: &[CommitItem]) -> bool {
+        for item in items {
+            let moved = if let Action::Move { from, .. } = &item.action { Some(from) } else { None };
+            let removed = (item.action == Action::Remove).then_some(&item.path);
+            self.was_removed(n, moved.into_iter().chain(removed).cloned().collect());
+        }
+        if self.random.chance(2) {
+            let done = self.random.below(items.len() + 1);
+            for item in &items[..done] {
+                let outcome = self.devices[n].disk.commit_one(item);
+                self.say(|| format!("{n} commits {:?} {:?}: {outcome:?}, and then", item.path, item.action));
+            }
+            self.stop(n, true);
+            return true;
+        }
+        let (is_rough, mut random) = (self.is_rough, Random(self.random.next()));
+        let outcomes = self.devices[n].disk.commit(items, || is_rough && random.chance(4));
+        for (item, outcome) in items.iter().zip(&outcomes) {
+            self.say(|| format!("{n} commits {:?} {:?}: {outcome:?}", item.path, item.action));
+        }
+        self.check_contents(n);
+        if self.random.chance(2) {
+            // The disk has it, the index never hears of it.
+            self.stop(n, true);
+            return true;
+        }
+        // The watch reports our own doings too.
+        let done = items.iter().zip(&outcomes).filter(|(_, o)| matches!(o, CommitOutcome::Done { .. }));
+        let touched = done.map(|(item, _)| (item.path.clone(), Depth::Entry)).collect();
+        self.give(n, Input::Touched(touched));
+        self.give(n, Input::Committed(outcomes.clone()));
+        self.check_kept(n, items, &outcomes);
+        true
+    }
+
+    /// The folder's file system is away: where it was is an empty directory, and nothing can be done.
+    fn work_in_vain(&mut self, n: usize, order: Output) {
+        let refused = || (ProblemKind::RootMissing, String::from("it is away"));
+        let input = match order {
+            Output::Scan(job, scope) => {
+                let items = match scope {
+                    Scope::All => vec![ScanItem::Listing { dir: None, entries: Vec::new() }],
+                    Scope::Paths(paths) => paths.into_keys().map(|path| ScanItem::Path { path, found: None }).collect(),
+                };
+                self.devices[n].findings.push((job, items.into(), ScanEnd::RootMissing("it is away".into())));
+                return;
+            }
+            Output::Hash(path, _) => Input::Hashed(path, HashOutcome::Failed("it is away".into())),
+            Output::Assemble(plan) => Input::Assembled(plan.stage, AssembleOutcome::Failed(refused().0, refused().1)),
+            Output::Stage(stage, number, ..) => Input::Staged(stage, number, Err(refused())),
+            Output::Commit(items) => {
+                let failed = CommitOutcome::Failed(refused().0, refused().1);
+                Input::Committed(vec![failed; items.len()])
+            }
+            Output::Serve { peer, request, items } => {
+                for (item, ..) in items {
+                    self.send(n, &peer, OnWire::Message(Message::Missing { request, item }));
+                }
+                return;
+            }
+            _ => return,
+        };
+        self.give(n, input);
+    }
+
+    pub(super) fn deliver(&mut self, from: usize, to: usize) -> bool {
         let Some(what) = self.wires.get_mut(&(from, to)).and_then(VecDeque::pop_front) else {
             return false;
         };
@@ -498,7 +632,7 @@ impl World {
         true
     }
 
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         self.clock += self.random.below(30) as u64;
         let count = self.devices.len();
         let (n, other) = (self.random.below(count), self.random.below(count));
@@ -511,7 +645,13 @@ impl World {
                 self.stop(n, is_crash);
             }
             35..36 => self.give(n, Input::ScanAll),
-            36..37 => self.change_rules(n),
+            36..37 if self.random.chance(50) => self.change_rules(n),
+            36..37 => {
+                let is_away = !self.devices[n].is_away;
+                self.devices[n].is_away = is_away;
+                self.devices[n].is_unwatched = true;
+                self.say(|| format!("{n}'s folder is {}", if is_away { "away" } else { "back" }));
+            }
             37..60 => {
                 self.work(n);
             }
@@ -519,335 +659,6 @@ impl World {
                 self.deliver(n, other);
             }
             _ => self.flush(n),
-        }
-    }
-
-    // ------------------------------------------------------------------------------- people's hands
-
-    /// The ignore file here comes or goes; all is looked at anew.
-    fn change_rules(&mut self, n: usize) {
-        if self.rules.is_empty() {
-            return;
-        }
-        let disk = &mut self.devices[n].disk;
-        disk.ignored = if disk.ignored.is_empty() { self.rules.clone() } else { BTreeSet::new() };
-        let now = self.devices[n].disk.ignored.clone();
-        self.say(|| format!("{n} ignores {now:?}"));
-        self.devices[n].is_unwatched = true;
-        self.give(n, Input::ScanAll);
-    }
-
-    fn any_path(&mut self, n: usize) -> RelPath {
-        // Something that is there, conflict copies too, or a name out of a few.
-        let count = self.devices[n].disk.nodes.len();
-        if count > 0 && self.random.chance(25) {
-            let at = self.random.below(count);
-            return self.devices[n].disk.nodes.keys().nth(at).unwrap().clone();
-        }
-        let name = *self.random.pick(&["a", "b", "c", "d", "d/a", "d/b", "e/a", "e/b", "e/f/a", "d/e"]);
-        path(name)
-    }
-
-    /// The person knowingly replaces or removes what is there.
-    fn saw(&mut self, data: Option<&Data>) {
-        if let Some(Data::File(bytes)) = data {
-            self.owed.remove(bytes);
-        }
-    }
-
-    fn make_parents(&mut self, n: usize, path: &RelPath) -> bool {
-        let mut dirs: Vec<_> = path.ancestors().collect();
-        dirs.reverse();
-        for dir in dirs {
-            match self.devices[n].disk.nodes.get(&dir).map(|node| &node.data) {
-                None => self.devices[n].disk.make(&dir, Data::Dir),
-                Some(Data::Dir) => {}
-                Some(_) => return false,
-            }
-            self.touch(n, &dir, true);
-        }
-        true
-    }
-
-    fn touch(&mut self, n: usize, path: &RelPath, is_watched: bool) {
-        if is_watched && self.devices[n].folder.is_some() && self.random.chance(85) {
-            let depth = if self.devices[n].disk.is_dir(Some(path)) { Depth::Tree } else { Depth::Entry };
-            self.give(n, Input::Touched(BTreeMap::from([(path.clone(), depth)])));
-        } else {
-            self.devices[n].is_unwatched = true;
-        }
-    }
-
-    fn edit(&mut self, n: usize, is_watched: bool) {
-        let path = self.any_path(n);
-        let there = self.devices[n].disk.nodes.get(&path).map(|node| node.data.clone());
-        match self.random.below(110) {
-            0..45 => {
-                if there == Some(Data::Dir) || matches!(there, Some(Data::Symlink(_))) || !self.make_parents(n, &path) {
-                    return;
-                }
-                self.saw(there.as_ref());
-                self.tokens += 1;
-                let mut bytes = format!("{:<7}", self.tokens).into_bytes();
-                for _ in 0..self.random.below(24) {
-                    bytes.extend_from_slice(b"shared-1");
-                }
-                self.owed.insert(bytes.clone(), format!("written to {path} by {n} at {}", self.clock));
-                let mtime = 1_700_000_000_000_000_000 + self.devices[n].wall_skew + (self.clock as i64) * 1_000_000;
-                self.say(|| format!("{n} writes {} to {path}", String::from_utf8_lossy(&bytes[..7])));
-                self.devices[n].disk.write(&path, bytes, mtime);
-            }
-            45..60 => {
-                if there.is_none() {
-                    return;
-                }
-                self.say(|| format!("{n} removes {path}"));
-                for (_, data) in self.devices[n].disk.remove(&path) {
-                    self.saw(Some(&data));
-                }
-            }
-            60..80 => {
-                let to = self.any_path(n);
-                let inside = to.is_below(&path) || path.is_below(&to) || to == path;
-                let onto = self.devices[n].disk.nodes.get(&to).map(|node| node.data.clone());
-                let fits = !matches!((&there, &onto), (None, _) | (_, Some(Data::Dir)) | (Some(Data::Dir), Some(_)));
-                if inside || !fits || !self.make_parents(n, &to) {
-                    return;
-                }
-                self.saw(onto.as_ref());
-                self.say(|| format!("{n} renames {path} to {to}"));
-                self.devices[n].disk.rename(&path, &to);
-                self.touch(n, &to, is_watched);
-            }
-            80..88 => {
-                if there.is_some() || !self.make_parents(n, &path) {
-                    return;
-                }
-                let data = if self.random.chance(50) { Data::Dir } else { Data::Symlink(b"target".to_vec()) };
-                self.say(|| format!("{n} makes {path} {data:?}"));
-                self.devices[n].disk.make(&path, data);
-            }
-            88..91 => {
-                // The same length and the same time: only the change time tells.
-                let (Some(Data::File(bytes)), Some(mtime)) = (&there, self.devices[n].disk.stat(&path)) else {
-                    return;
-                };
-                self.saw(there.as_ref());
-                self.tokens += 1;
-                let mut bytes = bytes.clone();
-                bytes[..7].copy_from_slice(format!("{:<7}", self.tokens).as_bytes());
-                self.owed.insert(bytes.clone(), format!("written over {path} by {n} at {}", self.clock));
-                self.say(|| format!("{n} writes {} to {path} in place", String::from_utf8_lossy(&bytes[..7])));
-                self.devices[n].disk.write(&path, bytes, mtime.mtime_ns);
-            }
-            91..94 => {
-                if matches!(there, Some(Data::File(_))) {
-                    let mtime = *self.random.pick(&[0, -1, i64::MAX, i64::MIN, 4_000_000_000_000_000_000]);
-                    self.say(|| format!("{n} sets the time of {path} to {mtime}"));
-                    self.devices[n].disk.set_mtime(&path, mtime);
-                }
-            }
-            94..97 => {
-                let other = self.any_path(n);
-                let onto = self.devices[n].disk.nodes.get(&other).map(|node| node.data.clone());
-                let is_plain = |data: &Option<Data>| matches!(data, Some(Data::File(_) | Data::Symlink(_)));
-                if path == other || !is_plain(&there) || !is_plain(&onto) {
-                    return;
-                }
-                self.say(|| format!("{n} swaps {path} and {other}"));
-                self.devices[n].disk.swap(&path, &other);
-                self.touch(n, &other, is_watched);
-            }
-            97..101 => {
-                // One kind of thing becomes another between two looks.
-                if there.is_none() {
-                    return;
-                }
-                for (_, data) in self.devices[n].disk.remove(&path) {
-                    self.saw(Some(&data));
-                }
-                let data = match there {
-                    Some(Data::Dir) => Data::Symlink(b"elsewhere".to_vec()),
-                    _ => Data::Dir,
-                };
-                self.say(|| format!("{n} turns {path} into {data:?}"));
-                self.devices[n].disk.make(&path, data);
-            }
-            _ => {
-                let mode = *self.random.pick(&[0o600, 0o644, 0o755]);
-                if matches!(there, Some(Data::Symlink(_))) {
-                    return;
-                }
-                self.say(|| format!("{n} changes the mode of {path} to {mode:o}"));
-                self.devices[n].disk.chmod(&path, mode);
-            }
-        }
-        self.touch(n, &path, is_watched);
-    }
-
-    // ----------------------------------------------------------------------------------- the oracle
-
-    /// Disks are in order again, and all devices have the same rules.
-    fn calm_down(&mut self) {
-        self.is_rough = false;
-        let rules = if self.random.chance(50) { self.rules.clone() } else { BTreeSet::new() };
-        for n in 0..self.devices.len() {
-            if self.devices[n].disk.ignored != rules {
-                self.change_rules(n);
-            }
-        }
-    }
-
-    /// Nobody edits any more, everything is connected, and all is scanned.
-    fn settle(&mut self) {
-        self.say(|| "the end begins".into());
-        let count = self.devices.len();
-        for n in 0..count {
-            if self.devices[n].is_unwatched {
-                self.give(n, Input::ScanAll);
-            }
-        }
-        let (mut idle, mut jumps) = (0, 0);
-        for _ in 0..60_000 {
-            let mut has_moved = false;
-            for a in 0..count {
-                for b in 0..count {
-                    self.connect(a, b);
-                }
-            }
-            for n in 0..count {
-                has_moved |= self.work(n);
-                for other in 0..count {
-                    has_moved |= self.deliver(n, other);
-                }
-                self.flush(n);
-            }
-            self.clock += 1;
-            if self.devices.iter().all(|d| {
-                d.folder.as_ref().is_some_and(|f| f.is_settled() && f.status().unwrap().peers.len() == count - 1)
-            }) && (1..count).any(|n| self.tree(n) != self.tree(0))
-            {
-                self.print_trees();
-                self.fail("all say that they are in sync, and are not");
-            }
-            if has_moved {
-                (idle, jumps) = (0, 0);
-                continue;
-            }
-            // Nothing moves: let the time pass until something is due.
-            let due = self.devices.iter().filter_map(|d| d.folder.as_ref().and_then(Folder::poll_timeout)).min();
-            if let Some(due) = due.filter(|due| *due < Duration::from_millis(self.clock) + Duration::from_secs(600)) {
-                self.clock = self.clock.max(due.as_millis() as u64 + 1);
-                (idle, jumps) = (0, jumps + 1);
-            } else {
-                idle += 1;
-            }
-            if idle > 3 || jumps > 200 {
-                return;
-            }
-        }
-        self.fail("it never comes to rest");
-    }
-
-    /// What lies on a device, but for what is ignored.
-    fn tree(&self, n: usize) -> BTreeMap<RelPath, (Data, u16, i64)> {
-        let disk = &self.devices[n].disk;
-        let mut tree = disk.tree();
-        tree.retain(|path, _| !disk.is_ignored(path));
-        tree
-    }
-
-    fn judge(&mut self) {
-        let first = self.tree(0);
-        for n in 0..self.devices.len() {
-            let tree = self.tree(n);
-            if tree != first {
-                let paths: BTreeSet<_> =
-                    first.keys().chain(tree.keys()).filter(|p| first.get(*p) != tree.get(*p)).collect();
-                for path in &paths {
-                    println!("{path}:");
-                    for (n, device) in self.devices.iter().enumerate() {
-                        let index = device.folder.as_ref().unwrap().index();
-                        println!("  {n} has {:?}", device.disk.tree().get(*path));
-                        println!("    holds {:?}", index.local(path).unwrap().map(|l| (l.record, l.ignored)));
-                        for (peer, remote) in index.remotes(path).unwrap() {
-                            println!("    {peer:?} has {:?}", remote.record);
-                        }
-                    }
-                }
-                self.fail(&format!("0 and {n} differ at {paths:?}"));
-            }
-        }
-        for (n, device) in self.devices.iter().enumerate() {
-            // What is ignored lies where it was written, or came before it was ignored.
-            let live: BTreeSet<_> = match device.disk.ignored.is_empty() {
-                true => device.disk.contents(),
-                false => self.devices.iter().flat_map(|device| device.disk.contents()).collect(),
-            };
-            if let Some((bytes, story)) = self.owed.iter().find(|(bytes, _)| !live.contains(*bytes)) {
-                self.fail(&format!("{} ({story}) is gone from {n}", String::from_utf8_lossy(&bytes[..7])));
-            }
-            let folder = device.folder.as_ref().unwrap();
-            let status = folder.status().unwrap();
-            if !folder.is_settled() || status.state != FolderState::Idle {
-                self.print_indexes();
-                self.fail(&format!("{n} does not say that it is in sync: {status:?}"));
-            }
-        }
-        // No numbered copy has the content of the copy whose name it would have had. (Devices that made
-        // the same content apart, or changed its mode, may each give it their own name.)
-        for (path, (data, ..)) in &first {
-            let name = path.name().strip_suffix(b"-2").and_then(|name| path.with_name(name).ok());
-            if conflict::is_copy(path)
-                && name.is_some_and(|name| first.get(&name).is_some_and(|there| there.0 == *data))
-            {
-                self.fail(&format!("{path} is a copy too many"));
-            }
-        }
-        // A restart changes nothing.
-        for n in 0..self.devices.len() {
-            self.stop_quietly(n);
-        }
-        self.settle();
-        for n in 0..self.devices.len() {
-            if self.tree(n) != first {
-                self.fail(&format!("a restart changed {n}"));
-            }
-        }
-    }
-
-    /// Prints where the disks differ.
-    fn print_trees(&self) {
-        let lines = |n: usize| self.tree(n).iter().map(|line| format!("{line:?}")).collect::<BTreeSet<_>>();
-        for n in 1..self.devices.len() {
-            println!("0 has {:?}", lines(0).difference(&lines(n)).collect::<Vec<_>>());
-            println!("{n} has {:?}", lines(n).difference(&lines(0)).collect::<Vec<_>>());
-        }
-    }
-
-    /// Prints where the indexes differ.
-    fn print_indexes(&self) {
-        let lines = |n: usize| -> BTreeSet<String> {
-            let index = self.devices[n].folder.as_ref().unwrap().index();
-            let held = index.locals().filter(|l| l.record.body.is_live() && !l.ignored);
-            held.map(|l| format!("{:?} {:?}", l.record.path, l.record.body)).collect()
-        };
-        for n in 1..self.devices.len() {
-            println!("0 alone: {:?}", lines(0).difference(&lines(n)).collect::<Vec<_>>());
-            println!("{n} alone: {:?}", lines(n).difference(&lines(0)).collect::<Vec<_>>());
-        }
-    }
-
-    fn stop_quietly(&mut self, n: usize) {
-        for other in 0..self.devices.len() {
-            self.cut(n, other);
-        }
-        if let Some(folder) = self.devices[n].folder.take() {
-            self.devices[n].orders.clear();
-            self.devices[n].findings.clear();
-            let mut index = folder.into_index();
-            index.commit().unwrap();
-            self.start(n, index);
         }
     }
 }

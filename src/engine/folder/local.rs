@@ -66,6 +66,10 @@ pub(super) struct Scans {
     hashing: BTreeMap<RelPath, (u64, Stat)>,
     hashes: u64,
     hash_failures: BTreeMap<RelPath, u32>,
+    /// Directories on another file system than before, or gone with one: what is not found below says nothing.
+    unmounted: BTreeSet<RelPath>,
+    /// File systems that were recognised under another device number than before.
+    renumbered: BTreeMap<u64, u64>,
     /// What commits touched, and the last scan that began before they ended.
     touched_by_us: BTreeMap<RelPath, JobId>,
 }
@@ -89,6 +93,8 @@ impl Scans {
             hashing: BTreeMap::new(),
             hashes: 0,
             hash_failures: BTreeMap::new(),
+            unmounted: BTreeSet::new(),
+            renumbered: BTreeMap::new(),
             touched_by_us: BTreeMap::new(),
         }
     }
@@ -136,6 +142,16 @@ impl Scans {
     /// relied on.
     pub(super) fn awaits_look(&self, path: &RelPath) -> bool {
         self.is_looking_at(path) || self.is_reading(path) || self.gone_for_good.contains_key(path)
+    }
+
+    fn is_same_file_system(&self, was: u64, is: u64) -> bool {
+        was == is || self.renumbered.get(&was) == Some(&is)
+    }
+
+    /// Whether a path is, or lies below, a directory whose file system is away.
+    pub(super) fn is_unmounted(&self, path: &RelPath) -> bool {
+        !self.unmounted.is_empty()
+            && (self.unmounted.contains(path) || path.ancestors().any(|dir| self.unmounted.contains(&dir)))
     }
 
     /// Whether what lies at a path is about to be seen anew.
@@ -227,14 +243,7 @@ impl<I: Index> Folder<I> {
 
     pub(super) fn handle_scan_item(&mut self, now: Now, job: JobId, item: ScanItem) -> Result<(), I::Error> {
         match item {
-            ScanItem::Listing { dir, entries } => {
-                if self.may_list(dir.as_ref(), &entries)? {
-                    self.handle_listing(now, job, dir, entries)
-                } else {
-                    Ok(())
-                }
-            }
-            ScanItem::Path { path, .. } if self.is_off(&path) => Ok(()),
+            ScanItem::Listing { dir, entries } => self.handle_listing(now, job, dir, entries),
             ScanItem::Path { path, found: Some(found) } => {
                 if self.has_dir_above(now, &path, &found)? {
                     self.handle_found(now, job, path, found)
@@ -243,7 +252,7 @@ impl<I: Index> Folder<I> {
                 }
             }
             ScanItem::Path { path, found: None } => {
-                if !self.may_believe(job, &path) {
+                if !self.may_believe(job, &path) || self.is_unmounted(&path)? {
                     return Ok(());
                 }
                 if self.scans.contested.remove(&path) {
@@ -288,11 +297,21 @@ impl<I: Index> Folder<I> {
             self.debounce.handle_event(now.at, dir.clone(), Depth::Tree);
             return Ok(());
         }
+        let is_unmounted = dir.as_ref().is_some_and(|dir| self.scans.is_unmounted(dir));
         let known = self.index.children(dir.as_ref())?;
+        if dir.is_none() {
+            let there = entries.iter().filter_map(|(_, found)| match found {
+                Found::Entry(stat) | Found::Symlink(stat, _) => Some(*stat),
+                _ => None,
+            });
+            if let (Some(was), Some(is)) = (dev_of(known.iter().filter_map(|l| l.stat)), dev_of(there)) {
+                self.recognise(was, is)?;
+            }
+        }
         let names: BTreeSet<&[u8]> = entries.iter().map(|(name, _)| &**name).collect();
         for local in known {
             let is_held = local.record.body.is_live() || local.ignored;
-            if is_held && !names.contains(local.record.path.name()) {
+            if is_held && !is_unmounted && !names.contains(local.record.path.name()) {
                 // A listing says it of many; each is asked for by name before it is believed.
                 self.look_again(&local.record.path, Depth::Entry);
             }
@@ -433,10 +452,64 @@ impl<I: Index> Folder<I> {
     }
 
     fn handle_dir(&mut self, now: Now, path: RelPath, local: Option<Local>, stat: Stat) -> Result<(), I::Error> {
-        if self.note_mount(&path, local.as_ref(), stat)? {
+        let former = local.as_ref().and_then(|l| l.stat).filter(|s| s.kind == Kind::Dir);
+        let is_other = former.is_some_and(|former| !self.scans.is_same_file_system(former.dev, stat.dev));
+        if is_other && self.index.has_live_below(&path)? {
+            // Another file system lies here than before: what is not on it is not deleted.
+            self.scans.unmounted.insert(path.clone());
+            self.report(Some(&path), ProblemKind::MountChanged, "");
             return Ok(());
         }
+        self.mounted_again(&path);
         self.handle_plain(now, path, local, stat, Body::Dir { mode: stat.mode })
+    }
+
+    /// A file system has another device number than before: so it is after some restarts, and when the
+    /// whole folder was brought to another disk.
+    fn recognise(&mut self, was: u64, is: u64) -> Result<(), I::Error> {
+        if was == is || self.scans.renumbered.insert(was, is) == Some(is) {
+            return Ok(());
+        }
+        for dir in self.scans.unmounted.clone() {
+            if self.index.local(&dir)?.and_then(|l| l.stat).is_some_and(|stat| stat.dev == was) {
+                self.mounted_again(&dir);
+            }
+        }
+        Ok(())
+    }
+
+    /// The file system that was known here lies here again, or nothing depends on it any more.
+    fn mounted_again(&mut self, path: &RelPath) {
+        if self.scans.unmounted.remove(path) {
+            self.look_again(path, Depth::Tree);
+            self.sweep.begin_again();
+        }
+    }
+
+    /// Whether a path that was not found may lie on a file system that is away. A directory that was
+    /// the root of one and is gone with it counts as away, too: whoever unmounts may remove the empty
+    /// directory as well.
+    fn is_unmounted(&mut self, path: &RelPath) -> Result<bool, I::Error> {
+        if self.scans.is_unmounted(path) {
+            return Ok(true);
+        }
+        let Some(stat) = self.index.local(path)?.filter(|l| l.record.body.is_dir() && !l.ignored).and_then(|l| l.stat)
+        else {
+            return Ok(false);
+        };
+        let around = match path.parent() {
+            Some(parent) => self.index.local(&parent)?.and_then(|l| l.stat),
+            // The root is not in the index; a file in it lies on the root's own file system.
+            None => self.index.children(None)?.iter().filter_map(|l| l.stat).find(|s| s.kind != Kind::Dir),
+        };
+        if around.is_none_or(|around| self.scans.is_same_file_system(stat.dev, around.dev))
+            || !self.index.has_live_below(path)?
+        {
+            return Ok(false);
+        }
+        self.scans.unmounted.insert(path.clone());
+        self.report(Some(path), ProblemKind::MountChanged, "");
+        Ok(true)
     }
 
     /// A directory or a symbolic link: all of it is seen at a look.
@@ -454,7 +527,11 @@ impl<I: Index> Folder<I> {
         match local {
             Some(local) if local.record.body == body => {
                 // A directory's times change with what is in it and mean nothing; its inode may.
-                let is_same = local.stat.is_some_and(|s| (s.dev, s.ino) == (stat.dev, stat.ino));
+                // A link is replaced only if it is just what was seen last.
+                let is_same = local.stat.is_some_and(|s| match local.record.body {
+                    Body::Dir { .. } => (s.dev, s.ino) == (stat.dev, stat.ino),
+                    _ => s == stat,
+                });
                 if !is_same {
                     self.is_changed = true;
                     self.index.set_local(&Local { stat: Some(stat), ..local }, None)?;
@@ -472,6 +549,9 @@ impl<I: Index> Folder<I> {
 
     fn handle_file(&mut self, now: Now, path: RelPath, local: Option<Local>, stat: Stat) -> Result<(), I::Error> {
         self.clear_problems(&path);
+        if let Some(former) = local.as_ref().and_then(|l| l.stat).filter(|s| Stat { dev: stat.dev, ..*s } == stat) {
+            self.recognise(former.dev, stat.dev)?;
+        }
         let local = self.recall(local)?;
         if local.is_some_and(|local| local.record.body.file().is_some() && local.stat == Some(stat)) {
             self.scans.to_hash.remove(&path);
@@ -566,11 +646,6 @@ impl<I: Index> Folder<I> {
                     self.scans.full_wanted = true;
                     self.sweep.begin_again();
                 }
-                // What lies on a disk that went away is gone as well: whether that is so, its directory tells.
-                let parents: BTreeSet<_> = gone.iter().filter_map(RelPath::parent).collect();
-                for parent in parents.difference(&gone) {
-                    self.look_again(parent, Depth::Entry);
-                }
                 let gone_now = Gone { since: now.at, last_reading: self.scans.hashes };
                 self.scans.gone_for_good.extend(gone.into_iter().map(|path| (path, gone_now)));
                 if was_full {
@@ -622,8 +697,12 @@ impl<I: Index> Folder<I> {
         }
         let busy = |path: &RelPath| self.is_committing(path) || self.scans.hashing.contains_key(path);
         let free: Vec<_> = self.scans.dirty.keys().filter(|path| !busy(path)).take(4096).cloned().collect();
-        let paths: BTreeMap<_, _> =
+        let mut paths: BTreeMap<_, _> =
             free.into_iter().filter_map(|path| self.scans.dirty.remove(&path).map(|depth| (path, depth))).collect();
+        // Whether something is gone, or only the file system that it lies on, is seen by its directories.
+        for dir in paths.keys().flat_map(RelPath::ancestors).collect::<BTreeSet<_>>() {
+            paths.entry(dir).or_insert(Depth::Entry);
+        }
         if !paths.is_empty() {
             let job = self.next_job();
             self.scans.partial = Some(job);
@@ -668,7 +747,7 @@ impl<I: Index> Folder<I> {
             .collect();
         for path in due {
             self.scans.gone_for_good.remove(&path);
-            if self.is_off(&path) {
+            if self.scans.is_unmounted(&path) {
                 continue;
             }
             if self.is_committing(&path) {
@@ -800,4 +879,12 @@ impl<I: Index> Folder<I> {
         }
         Ok(())
     }
+}
+
+/// Returns the device of the directory that holds these: no file is a mount point, and not all
+/// directories are.
+fn dev_of(stats: impl Iterator<Item = Stat> + Clone) -> Option<u64> {
+    let file = stats.clone().find(|stat| stat.kind != Kind::Dir).map(|stat| stat.dev);
+    let all: BTreeSet<_> = stats.map(|stat| stat.dev).collect();
+    file.or(if all.len() == 1 { all.first().copied() } else { None })
 }

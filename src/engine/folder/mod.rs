@@ -44,7 +44,6 @@ mod hold;
 #[cfg(test)]
 mod hold_tests;
 mod local;
-mod mounts;
 mod peers;
 mod take;
 #[cfg(test)]
@@ -240,8 +239,6 @@ pub struct Folder<I> {
     ready: BTreeSet<RelPath>,
     sweep: take::Sweep,
     retries: BTreeMap<RelPath, take::Retry>,
-    /// Mount points whose disks are away, and what lies there instead.
-    off: BTreeMap<RelPath, Stat>,
     /// What was left of files that did not fit, to be gone on with.
     unfinished: BTreeMap<RelPath, StageId>,
     /// Staging files in use.
@@ -291,7 +288,6 @@ impl<I: Index> Folder<I> {
             ready: BTreeSet::new(),
             sweep: take::Sweep::default(),
             retries: BTreeMap::new(),
-            off: BTreeMap::new(),
             unfinished: BTreeMap::new(),
             stages: BTreeMap::new(),
             committing: Vec::new(),

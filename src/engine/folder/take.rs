@@ -346,10 +346,8 @@ impl<I: Index> Folder<I> {
 
     fn decide(&mut self, now: Now, path: &RelPath, may_remove: bool) -> Result<Decision, I::Error> {
         self.discard_unfinished(path)?;
-        if self.retries.get(path).is_some_and(|retry| retry.due.is_some())
-            || self.scans.awaits_look(path)
-            || self.is_off(path)
-        {
+        let is_put_off = self.retries.get(path).is_some_and(|retry| retry.due.is_some());
+        if is_put_off || self.scans.awaits_look(path) || self.scans.is_unmounted(path) {
             return Ok(Decision::Settled);
         }
         let local = self.index.local(path)?;

@@ -2,7 +2,7 @@
 //! tested by the simulator.
 
 use super::*;
-use crate::engine::effect::{Action, Found};
+use crate::engine::effect::{Action, Expect, Found};
 use crate::engine::memory_index::MemoryIndex;
 use crate::model::id::{ChunkId, ContentId};
 use crate::model::recipe::{ChunkRef, PageRef, Recipe};
@@ -395,12 +395,12 @@ fn a_removed_directory_with_something_unknown_in_it_stays_for_all() {
     bench.meet(Right::Owner, None);
     bench.hear("d", 1, Body::Dir { mode: 0o755 }, None);
     bench.commit().unwrap();
-    let dir = stat(Kind::Dir, 6, 2);
+    let dir = Stat { mode: 0o755, ..stat(Kind::Dir, 6, 2) };
     bench.give(Input::Committed(vec![CommitOutcome::Done { stat: Some(dir), kept: None, aside: None, unseen: false }]));
     bench.give(Input::Touched(BTreeMap::from([(path("d/l"), Depth::Entry)])));
     bench.at += Duration::from_secs(1);
     bench.flush();
-    bench.answer_scan(&[("d/l", Found::Symlink(stat(Kind::Symlink, 7, 3), (*b"t").into()))]);
+    bench.answer_scan(&[("d", Found::Entry(dir)), ("d/l", Found::Symlink(stat(Kind::Symlink, 7, 3), (*b"t").into()))]);
     bench.outputs.clear();
     bench.hear("d", 2, Body::Tombstone, None);
     assert!(bench.commit().is_none());
@@ -617,4 +617,87 @@ fn what_lies_on_a_disk_that_went_away_is_not_deleted() {
         answer(&mut bench, &back[..1]);
         assert_eq!(bench.body("m/f"), Some(Body::Tombstone), "{hint:?}");
     }
+}
+
+/// A folder with a file of its own and a directory with a link in it, which lies on file system 2.
+fn with_mount() -> (Bench, Stat) {
+    let mut bench = Bench::new();
+    let own = bench.has_file("own", 3, b"one");
+    let dir = Stat { dev: 2, ..stat(Kind::Dir, 6, 2) };
+    bench.scan_all(&[("own", Found::Entry(own)), ("d", Found::Entry(dir))]);
+    bench.give(Input::Touched(BTreeMap::from([(path("d/l"), Depth::Entry)])));
+    bench.rest();
+    bench.answer_scan(&[("d", Found::Entry(dir)), ("d/l", link("t"))]);
+    assert!(bench.body("d/l").unwrap().is_live());
+    (bench, dir)
+}
+
+fn listing(dir: Option<&str>, entries: &[(&str, Found)]) -> ScanItem {
+    let entries = entries.iter().map(|(name, found)| (name.as_bytes().into(), found.clone())).collect();
+    ScanItem::Listing { dir: dir.map(path), entries }
+}
+
+#[test]
+fn what_lay_on_a_file_system_that_is_away_is_not_deleted() {
+    let (mut bench, dir) = with_mount();
+    // The directory under the mount point is empty.
+    let below = Stat { dev: 1, ino: 9, ..dir };
+    bench.give(Input::ScanAll);
+    let job = bench.take(|o| if let Output::Scan(job, _) = o { Some(*job) } else { None }).unwrap();
+    let root = listing(None, &[("own", Found::Entry(stat(Kind::File, 3, 1))), ("d", Found::Entry(below))]);
+    bench.give(Input::Scanned(job, vec![root, listing(Some("d"), &[])]));
+    bench.give(Input::ScanEnded(job, ScanEnd::Complete));
+    // The watch may tell of it as well.
+    bench.give(Input::Touched(BTreeMap::from([(path("d/l"), Depth::Entry)])));
+    bench.rest();
+    bench.answer_scan(&[("d", Found::Entry(below))]);
+    bench.rest();
+    assert!(bench.body("d/l").unwrap().is_live());
+    assert!(bench.folder.problems().any(|problem| problem.kind == ProblemKind::MountChanged));
+    // Once it is back, all is looked at, and what is missing then was deleted.
+    bench.give(Input::Touched(BTreeMap::from([(path("d"), Depth::Entry)])));
+    bench.rest();
+    bench.answer_scan(&[("d", Found::Entry(dir))]);
+    bench.give(Input::Touched(BTreeMap::from([(path("d/l"), Depth::Entry)])));
+    bench.answer_scan(&[("d", Found::Entry(dir))]);
+    bench.rest();
+    bench.answer_scan(&[("d", Found::Entry(dir))]);
+    bench.rest();
+    assert_eq!(bench.body("d/l"), Some(Body::Tombstone));
+    assert!(!bench.folder.problems().any(|problem| problem.kind == ProblemKind::MountChanged));
+}
+
+#[test]
+fn a_mount_point_that_vanished_with_its_file_system_is_not_a_deletion() {
+    let (mut bench, _) = with_mount();
+    bench.scan_all(&[("own", Found::Entry(stat(Kind::File, 3, 1)))]);
+    bench.answer_scan(&[]);
+    bench.rest();
+    assert!(bench.body("d").unwrap().is_live() && bench.body("d/l").unwrap().is_live());
+    assert!(bench.folder.problems().any(|problem| problem.kind == ProblemKind::MountChanged));
+}
+
+#[test]
+fn a_folder_on_another_disk_than_before_is_no_mount_that_is_away() {
+    let mut bench = Bench::new();
+    let own = bench.has_file("own", 3, b"one");
+    let dir = stat(Kind::Dir, 6, 2);
+    bench.scan_all(&[("own", Found::Entry(own)), ("d", Found::Entry(dir))]);
+    bench.give(Input::Touched(BTreeMap::from([(path("d/l"), Depth::Entry)])));
+    bench.rest();
+    bench.answer_scan(&[("d", Found::Entry(dir)), ("d/l", link("t"))]);
+    bench.scan_all(&[("own", Found::Entry(Stat { dev: 7, ..own })), ("d", Found::Entry(Stat { dev: 7, ..dir }))]);
+    assert!(!bench.folder.problems().any(|problem| problem.kind == ProblemKind::MountChanged));
+    assert_eq!(bench.folder.index().local(&path("d")).unwrap().unwrap().stat.unwrap().dev, 7);
+}
+
+#[test]
+fn a_link_that_was_renamed_away_and_back_can_be_replaced() {
+    let mut bench = Bench::new();
+    bench.scan_all(&[("l", link("t"))]);
+    let later = stat(Kind::Symlink, 4, 9);
+    bench.scan_all(&[("l", Found::Symlink(later, (*b"t").into()))]);
+    bench.meet(Right::Owner, None);
+    bench.hear("l", 1, Body::Dir { mode: 0o755 }, None);
+    assert_eq!(bench.commit().unwrap()[0].expect, Expect::Stat(later));
 }
