@@ -16,7 +16,7 @@ use kinfold::model::recipe::{ChunkRef, Recipe};
 use kinfold::model::record::{Body, FileBody, Record};
 use kinfold::model::version::{Causality, VersionVector};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 /// Half of the cases go to either property.
 fn cases() -> u32 {
@@ -24,8 +24,14 @@ fn cases() -> u32 {
     asked.unwrap_or(100_000) / 2
 }
 
+/// The same cases each time, so that a change shows what it breaks; `PROPTEST_RNG_SEED=n` tries others.
 fn runner() -> TestRunner {
-    TestRunner::new(Config { cases: cases(), failure_persistence: None, ..Config::default() })
+    let config = Config { cases: cases(), failure_persistence: None, ..Config::default() };
+    let rng_seed = match config.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(1),
+        asked => asked,
+    };
+    TestRunner::new(Config { rng_seed, ..config })
 }
 
 // ------------------------------------------------------------------------------------------ reconcile
@@ -174,7 +180,9 @@ fn trees_converge_and_lose_nothing() {
         for path in 0..3 {
             let end = cluster.devices[0].tree.get(&path).cloned();
             for device in &cluster.devices {
-                prop_assert_eq!(device.tree.get(&path), end.as_ref());
+                // Who is named is left out: of several who made the same apart, each device may name another.
+                let held = |record: &Record| (record.version.clone(), record.body.clone());
+                prop_assert_eq!(device.tree.get(&path).map(held), end.as_ref().map(held));
             }
             // Nothing is invented: what all hold in the end was somewhere, and a path is gone only if
             // somebody had deleted it, or it never was.
