@@ -130,17 +130,27 @@ impl Place {
     fn notice(&self, event: WatchEvent) {
         match event {
             WatchEvent::Touched(path, depth) => {
-                let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-                let is_first = touched.is_empty();
-                let known = touched.entry(path).or_insert(depth);
-                *known = (*known).max(depth);
-                drop(touched);
-                if is_first {
-                    self.commands.send(Command::Touched).ok();
+                // Other rules hold from now on in all of its directory.
+                match path.parent() {
+                    _ if !self.rules.is_rule_file(&path) => {}
+                    None => self.tell(Input::ScanAll),
+                    Some(dir) => self.touch(dir, Depth::Tree),
                 }
+                self.touch(path, depth);
             }
             WatchEvent::Rescan | WatchEvent::RootGone => self.tell(Input::ScanAll),
             WatchEvent::LimitReached => self.tell(Input::WatchLimited(true)),
+        }
+    }
+
+    fn touch(&self, path: RelPath, depth: Depth) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = touched.is_empty();
+        let known = touched.entry(path).or_insert(depth);
+        *known = (*known).max(depth);
+        drop(touched);
+        if is_first {
+            self.commands.send(Command::Touched).ok();
         }
     }
 

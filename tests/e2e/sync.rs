@@ -87,8 +87,10 @@ fn a_real_tree_comes_over_whole_and_a_rename_of_it_sends_nothing() {
     let sent_by_renames = sent(&[&a, &b]) - before;
     assert_eq!(b.folder(DATA).files, files.len() as u64);
 
-    // Everything goes, and the folder stays.
+    // Everything goes, once a person has let it go, and the folder stays.
     fs::remove_dir_all(b.at("below")).unwrap();
+    wait_until("the brake holds it", || a.folder(DATA).held > 100);
+    a.ok(&["folder", "release", DATA]);
     wait_until("the tree is deleted on the other side", || !a.has("below"));
     assert!(wait_settled(&[&a, &b]).is_empty());
     assert_eq!(sent_by_renames, 0, "a rename sends no content");
@@ -255,6 +257,15 @@ fn what_is_ignored_stays_where_it_is() {
     wait_until("notes are on both", || a.has("notes.txt"));
     a.write(".kinfoldignore", "*.tmp\n/build/\n!keep.tmp\nnotes.txt\n");
     wait_until("the rules are on both", || b.read(".kinfoldignore").is_some_and(|rules| rules.contains("notes.txt")));
+    // Both follow the new rules by themselves: the file is there and does not count any more.
+    wait_until("both leave it out", || [&a, &b].iter().all(|d| d.folder(DATA).files == 3));
+    // The rules of a directory as well.
+    a.write("sub/x.log", "before");
+    wait_until("it is on both", || b.has("sub/x.log"));
+    a.write("sub/.kinfoldignore", "*.log\n");
+    wait_until("both leave it out", || {
+        b.has("sub/.kinfoldignore") && [&a, &b].iter().all(|d| d.folder(DATA).files == 4)
+    });
     a.remove("notes.txt");
     a.write("marker", "after");
     wait_until("the marker has come over", || b.has("marker"));

@@ -881,10 +881,8 @@ impl<I: Index> Folder<I> {
     }
 }
 
-/// Returns the device of the directory that holds these: no file is a mount point, and not all
-/// directories are.
-fn dev_of(stats: impl Iterator<Item = Stat> + Clone) -> Option<u64> {
-    let file = stats.clone().find(|stat| stat.kind != Kind::Dir).map(|stat| stat.dev);
-    let all: BTreeSet<_> = stats.map(|stat| stat.dev).collect();
-    file.or(if all.len() == 1 { all.first().copied() } else { None })
+/// Returns the device of the directory that holds these. Only a file tells: a directory may be the mount
+/// point of a disk that is away, even if it is the only one.
+fn dev_of(mut stats: impl Iterator<Item = Stat>) -> Option<u64> {
+    stats.find(|stat| stat.kind != Kind::Dir).map(|stat| stat.dev)
 }
