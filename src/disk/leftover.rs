@@ -1,7 +1,7 @@
 //! What a crash leaves in history: found again, and put where it belongs.
 //!
 //! Whatever a commit takes out of its place lies in history from that moment on, under a name that says
-//! where it lay ([`name_of`]). If the index was not told any more, the file is there, and nobody knows of
+//! where it lay (`name_of`). If the index was not told any more, the file is there, and nobody knows of
 //! it: [`list`](crate::disk::history::list) names it and [`look`] says what it is. What it means is for
 //! the daemon to find out, which knows the index.
 

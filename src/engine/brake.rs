@@ -3,9 +3,9 @@
 //! What counts is a file that lies here and would be gone, or would have another content, once a peer's
 //! change is taken. What does not count: what comes in addition, what changes only mode or time, what
 //! becomes a conflict copy, what lies elsewhere as well or turns up elsewhere (a rename), what is empty,
-//! and what the same peer itself made in the same breath (see [`Brake::is_young`]).
+//! and what the same peer itself made in the same breath (see `Brake::is_young`).
 //!
-//! Changes that count are not judged one by one but together, once no more of them come ([`Brake::judge`]):
+//! Changes that count are not judged one by one but together, once no more of them come (`Brake::judge`):
 //! with what went in the last hour, do they exceed the [`Thresholds`]? If they do, all of them are held.
 //! Where something of a peer is held, only handfuls of its further changes go on.
 //!
