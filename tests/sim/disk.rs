@@ -93,10 +93,15 @@ impl Disk {
     fn note(&mut self, paths: impl IntoIterator<Item = RelPath>) {
         let there = paths.into_iter().map(|path| (path.clone(), self.nodes.get(&path).cloned()));
         let mut group: BTreeMap<_, _> = there.collect();
-        // What is put into a new directory is not there before the directory is.
-        let touched: BTreeSet<_> = group.keys().cloned().chain(group.keys().flat_map(RelPath::ancestors)).collect();
+        // What is put into a new directory is not there before the directory is, and what left a directory
+        // comes back to it only where the directory does.
+        let touched: BTreeSet<_> = group.keys().cloned().collect();
+        let above: BTreeSet<_> = touched.iter().flat_map(RelPath::ancestors).collect();
+        let is_tied = |path: &RelPath| {
+            touched.contains(path) || above.contains(path) || path.ancestors().any(|dir| touched.contains(&dir))
+        };
         for earlier in std::mem::take(&mut self.unsynced) {
-            if earlier.keys().any(|path| touched.contains(path)) {
+            if earlier.keys().any(is_tied) {
                 group.extend(earlier);
             } else {
                 self.unsynced.push(earlier);

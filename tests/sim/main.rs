@@ -15,6 +15,7 @@ mod oracle;
 mod people;
 mod world;
 
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -78,7 +79,7 @@ fn play_all(seeds: &[u64]) -> Vec<String> {
                     {
                         // Past the test harness, which would keep it for itself.
                         let others = failures.lock().unwrap().join("\n");
-                        eprintln!("seed {seed} loops for ever\n{others}");
+                        writeln!(std::io::stderr(), "seed {seed} loops for ever\n{others}").ok();
                         std::process::exit(101);
                     }
                 }

@@ -313,4 +313,36 @@ impl World {
             self.fail(&format!("{} contents are {} files", contents.len(), after.len() - before.len()));
         }
     }
+
+    /// All have a file; one edits it while another deletes it. The edit stays, at its own path.
+    pub(super) fn edit_against_deletion(&mut self) {
+        let (target, count) = (path("apart"), self.devices.len());
+        if !matches!(self.devices[0].disk.nodes.get(&target).map(|node| &node.data), Some(Data::File(_))) {
+            return;
+        }
+        for a in 0..count {
+            for b in 0..count {
+                self.cut(a, b);
+            }
+        }
+        let editor = self.random.below(count);
+        let deleter = (editor + 1 + self.random.below(count - 1)) % count;
+        self.tokens += 1;
+        let bytes = format!("{:<7}stays", self.tokens).into_bytes();
+        self.say(|| format!("{editor} edits what {deleter} deletes"));
+        self.written.insert(bytes.clone());
+        self.devices[editor].disk.write(&target, bytes, 1_700_000_000_000_000_000);
+        self.devices[deleter].disk.remove(&target);
+        self.was_removed(deleter, vec![target]);
+        let expected = self.tree(editor);
+        for n in [editor, deleter] {
+            self.devices[n].is_unwatched = true;
+            self.give(n, Input::ScanAll);
+        }
+        self.settle();
+        if (0..count).any(|n| self.tree(n) != expected) {
+            self.print_trees();
+            self.fail("an edit and a deletion did not end with the edit");
+        }
+    }
 }

@@ -182,6 +182,7 @@ impl World {
         world.judge();
         world.edit_in_peace();
         world.edit_apart();
+        world.edit_against_deletion();
         world.trace
     }
 
