@@ -139,6 +139,7 @@ fn regressions() {
         (2209, "failed with an earlier engine; the cause was never named"),
         (2486, "failed with an earlier engine; the cause was never named"),
         (2597, "a look that missed a directory was told after a later one had found it"),
+        (7687, "a directory that had been a file at an older look lost what was in it"),
         (2844, "a change of mode released the staging file of another path with the same content"),
         (810, "a link that was renamed away and back could not be replaced"),
         (4190, "what two looks at once saw differently was believed in the order of telling"),

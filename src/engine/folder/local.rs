@@ -366,6 +366,16 @@ impl<I: Index> Folder<I> {
         }
         self.seen_here(&path, Some(job));
         let before = self.index.local(&path)?;
+        let is_dir = match &found {
+            Found::Entry(stat) => stat.kind == Kind::Dir,
+            _ => !matches!(found, Found::Symlink(..)),
+        };
+        let was_dir = before.as_ref().is_some_and(|l| l.record.body.is_dir() && !l.ignored);
+        if was_dir && !is_dir && self.scans.overlaps(job) && self.index.has_live_below(&path)? {
+            // All below would be gone: not on the word of a look that may be older than what is known.
+            self.debounce.handle_event(now.at, path, Depth::Tree);
+            return Ok(());
+        }
         self.take_in(now, path.clone(), before.clone(), found)?;
         if self.scans.overlaps(job) && self.index.local(&path)? != before {
             self.look_again(&path, Depth::Entry);

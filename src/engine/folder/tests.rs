@@ -701,3 +701,26 @@ fn a_link_that_was_renamed_away_and_back_can_be_replaced() {
     bench.hear("l", 1, Body::Dir { mode: 0o755 }, None);
     assert_eq!(bench.commit().unwrap()[0].expect, Expect::Stat(later));
 }
+
+#[test]
+fn a_directory_that_was_something_else_at_an_older_look_keeps_what_is_in_it() {
+    let mut bench = Bench::new();
+    let dir = stat(Kind::Dir, 6, 2);
+    let there = [("d", Found::Entry(dir)), ("d/l", link("t"))];
+    bench.scan_all(&there[..1]);
+    bench.give(Input::Touched(BTreeMap::from([(path("d/l"), Depth::Entry)])));
+    bench.rest();
+    bench.answer_scan(&there);
+    assert!(bench.body("d/l").unwrap().is_live());
+    let (early, late) = two_looks(&mut bench, "d");
+    bench.give(Input::Scanned(late, vec![listing(None, &there[..1]), listing(Some("d"), &[("l", link("t"))])]));
+    bench.give(Input::ScanEnded(late, ScanEnd::Complete));
+    let old = Found::Entry(stat(Kind::File, 5, 1));
+    bench.give(Input::Scanned(early, vec![ScanItem::Path { path: path("d"), found: Some(old) }]));
+    bench.give(Input::ScanEnded(early, ScanEnd::Complete));
+    assert!(bench.body("d").unwrap().is_dir() && bench.body("d/l").unwrap().is_live());
+    bench.rest();
+    bench.answer_scan(&there);
+    bench.rest();
+    assert!(bench.body("d").unwrap().is_dir() && bench.body("d/l").unwrap().is_live());
+}
