@@ -275,6 +275,8 @@ impl World {
         if is_restored {
             let folder = self.devices[n].folder.as_mut().unwrap();
             folder.begin_incarnation().unwrap();
+            // Whoever sees that an index is not the latest makes that durable before all else.
+            self.flush(n);
         }
     }
 
