@@ -42,6 +42,10 @@ impl<I: Index> Folder<I> {
                 self.ready.insert(path);
                 continue;
             }
+            let here = self.index.local(&path)?.and_then(|local| local.record.body.file().map(|file| file.content));
+            if here.is_some_and(|content| self.is_being_copied(content, &path)) {
+                continue;
+            }
             let is_removal = self.tasks.get(&path).is_some_and(|task| !task.target.body.is_live());
             if !is_removal
                 && let Some(parent) = path.parent()
@@ -61,8 +65,13 @@ impl<I: Index> Folder<I> {
                 true => self.index.local(&path)?.map(|local| self.copy_path(&local)).transpose()?.flatten(),
                 false => None,
             };
-            if copy.as_ref().is_some_and(|copy| self.tasks.contains_key(copy)) {
-                continue;
+            if let Some((copy, there)) = copy.as_ref().and_then(|copy| Some((copy, self.tasks.get(copy)?))) {
+                if !matches!(there.step, Step::Waiting) {
+                    continue;
+                }
+                // It may wait for just this.
+                self.cancel(copy);
+                self.ready.insert(copy.clone());
             }
             let Some(task) = self.tasks.get_mut(&path) else {
                 continue;

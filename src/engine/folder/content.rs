@@ -17,6 +17,8 @@ use crate::model::stat::Stat;
 
 /// Files to copy from that are considered for one file.
 const SOURCES_MAX: usize = 8;
+/// Files with the same first chunk among which one with the whole content is looked for.
+const HOLDERS_MAX: usize = 64;
 
 /// Files to copy from, with their recipes.
 type Sources = Vec<(Source, Recipe)>;
@@ -92,7 +94,12 @@ impl<I: Index> Folder<I> {
             task.step = Step::Chunks { todo: Vec::new(), asked: BTreeSet::new(), staging: BTreeSet::from([0]) };
             return Ok(());
         }
-        let (sources, whole) = self.find_sources(task, recipe)?;
+        let Some((sources, whole)) = self.find_sources(task, recipe)? else {
+            // It is under way to another place, and will be copied from there.
+            task.step = Step::Waiting;
+            self.waiting.insert(task.target.path.clone());
+            return Ok(());
+        };
         if let Some((from, stat)) = self.find_move(task, &sources, whole)? {
             task.step = Step::Ready(Action::Move { from, stat, body: file });
             self.complete.insert(task.target.path.clone());
@@ -113,20 +120,39 @@ impl<I: Index> Folder<I> {
         Ok(())
     }
 
-    /// Finds files to copy from, and which of them has the whole content.
-    fn find_sources(&self, task: &Task, recipe: &Recipe) -> Result<(Sources, Option<u32>), I::Error> {
+    /// Plans anew where those contents come from that waited for a commit.
+    pub(super) fn pump_waiting(&mut self) -> Result<(), I::Error> {
+        if !self.committing.is_empty() {
+            return Ok(());
+        }
+        for path in std::mem::take(&mut self.waiting) {
+            if let Some(mut task) = self.tasks.remove(&path) {
+                if matches!(task.step, Step::Waiting) {
+                    self.plan_content(&mut task)?;
+                }
+                self.tasks.insert(path, task);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds files to copy from, and which of them has the whole content. `None` where the whole content
+    /// lies here, but is just being moved.
+    fn find_sources(&mut self, task: &Task, recipe: &Recipe) -> Result<Option<(Sources, Option<u32>)>, I::Error> {
         let mut paths = BTreeSet::new();
         let mut found = Sources::new();
+        let mut is_moving = false;
         let mut candidates = vec![task.target.path.clone()];
         let step = (recipe.chunks().len() / 64).max(1);
         for chunk in recipe.chunks().iter().step_by(step) {
             if candidates.len() > SOURCES_MAX * 4 {
                 break;
             }
-            candidates.extend(self.index.holders_of(&chunk.id, 4)?);
+            let limit = if candidates.len() == 1 { HOLDERS_MAX } else { 4 };
+            candidates.extend(self.index.holders_of(&chunk.id, limit)?);
         }
         for path in candidates {
-            if found.len() >= SOURCES_MAX || !paths.insert(path.clone()) {
+            if !paths.insert(path.clone()) {
                 continue;
             }
             let Some(local) = self.index.local(&path)? else {
@@ -135,23 +161,46 @@ impl<I: Index> Folder<I> {
             let (Some(file), Some(stat), false) = (local.record.body.file(), local.stat, local.ignored) else {
                 continue;
             };
-            if self.is_committing(&path) || self.scans.is_reading(&path) {
+            if self.scans.is_reading(&path) {
                 continue;
             }
             let is_whole = file.content == task.content();
+            // What is only about to be committed waits for those that copy from it.
+            let is_leaving = self.tasks.get(&path).is_some_and(|there| matches!(there.step, Step::Committing(_)));
+            if is_leaving || self.is_committing(&path) {
+                is_moving |= is_whole;
+                continue;
+            }
+            if !is_whole && found.len() >= SOURCES_MAX {
+                continue;
+            }
             let Some(its_recipe) = self.index.recipe(&path)? else {
                 continue;
             };
             if is_whole {
-                return Ok((vec![(Source { path, stat }, its_recipe)], Some(0)));
+                return Ok(Some((vec![(Source { path, stat }, its_recipe)], Some(0))));
             }
             if !recipe.chunks().is_empty() {
                 found.push((Source { path, stat }, its_recipe));
             }
         }
+        if is_moving {
+            return Ok(None);
+        }
         let wanted: BTreeSet<_> = recipe.chunks().iter().map(|c| c.id).collect();
         found.retain(|(_, its)| its.chunks().iter().any(|c| wanted.contains(&c.id)));
-        Ok((found, None))
+        Ok(Some((found, None)))
+    }
+
+    /// Whether a content may be in the middle of being copied from one file here to another, other than
+    /// to `path`.
+    pub(super) fn is_being_copied(&self, content: ContentId, path: &RelPath) -> bool {
+        let of_content = self.stages.range(StageId { content, copy: 0 }..);
+        let mut others = of_content.take_while(|(id, _)| id.content == content).filter(|(_, s)| s.path != *path);
+        others.any(|(_, stage)| match self.tasks.get(&stage.path) {
+            Some(task) => matches!(task.step, Step::Assembling),
+            None => stage.is_released,
+        })
     }
 
     /// Finds a file that has the whole content and is on its way out: it is renamed, not copied.
@@ -165,6 +214,9 @@ impl<I: Index> Folder<I> {
             return Ok(None);
         };
         let from = &sources[whole as usize].0;
+        if self.is_being_copied(task.content(), &task.target.path) {
+            return Ok(None);
+        }
         if self.tasks.contains_key(&from.path) || from.path == task.target.path {
             return Ok(None);
         }

@@ -243,6 +243,8 @@ pub struct Folder<I> {
     unfinished: BTreeMap<RelPath, StageId>,
     /// Staging files in use.
     stages: BTreeMap<StageId, content::Stage>,
+    /// Paths whose contents wait for a commit: what they are to be copied from is just being moved.
+    waiting: BTreeSet<RelPath>,
     /// Paths that the commit under way may touch, sorted.
     committing: Vec<RelPath>,
     /// The paths of its items, in their order.
@@ -290,6 +292,7 @@ impl<I: Index> Folder<I> {
             retries: BTreeMap::new(),
             unfinished: BTreeMap::new(),
             stages: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             committing: Vec::new(),
             commit_order: Vec::new(),
             requests: BTreeMap::new(),

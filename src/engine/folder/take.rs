@@ -64,6 +64,8 @@ pub(super) enum Step {
     Root { asked: bool },
     /// Pages of the recipe are to be asked for, or were.
     Pages { root: Vec<PageRef>, have: BTreeMap<PageId, Vec<ChunkRef>>, asked: bool },
+    /// What it is to be copied from is just being moved.
+    Waiting,
     /// What lies here is being put together.
     Assembling,
     /// Chunks are fetched and staged.
@@ -141,7 +143,7 @@ impl Task {
     pub(super) fn missing_bytes(&self) -> u64 {
         let (Some(recipe), Step::Chunks { todo, asked, .. }) = (&self.recipe, &self.step) else {
             return match (&self.step, self.target.body.file()) {
-                (Step::Root { .. } | Step::Pages { .. } | Step::Assembling, Some(file)) => file.size,
+                (Step::Root { .. } | Step::Pages { .. } | Step::Waiting | Step::Assembling, Some(file)) => file.size,
                 _ => 0,
             };
         };
@@ -163,13 +165,13 @@ impl Task {
         match &self.step {
             Step::Root { .. } | Step::Pages { .. } => true,
             Step::Chunks { todo, asked, .. } => !todo.is_empty() || !asked.is_empty(),
-            Step::Assembling | Step::Ready(_) | Step::Committing(_) => false,
+            Step::Waiting | Step::Assembling | Step::Ready(_) | Step::Committing(_) => false,
         }
     }
 
     /// Whether it cannot go on, or may turn out not to be able to, without somebody who has the content.
     pub(super) fn may_need_provider(&self) -> bool {
-        matches!(self.step, Step::Assembling) || self.needs_provider()
+        matches!(self.step, Step::Waiting | Step::Assembling) || self.needs_provider()
     }
 
     /// Whether our own record is still the one that this was decided by.
@@ -211,6 +213,7 @@ impl<I: Index> Folder<I> {
     /// Decides about paths while there is room for more tasks, then about removals.
     pub(super) fn pump_takes(&mut self, now: Now) -> Result<(), I::Error> {
         self.brake.due = None;
+        self.pump_waiting()?;
         if self.peers.is_empty() || self.scans.root_missing.is_some() || self.scans.is_first() {
             // Before the first scan nothing is known of what changed while we were away.
             return Ok(());
@@ -248,7 +251,9 @@ impl<I: Index> Folder<I> {
             return Ok(());
         }
         let more_comes = self.peers.values().any(|peer| peer.more_comes);
-        let is_copying = |task: &Task| matches!(task.step, Step::Assembling | Step::Root { .. } | Step::Pages { .. });
+        let is_copying = |task: &Task| {
+            matches!(task.step, Step::Waiting | Step::Assembling | Step::Root { .. } | Step::Pages { .. })
+        };
         if more_comes || self.tasks.values().any(is_copying) {
             return Ok(());
         }

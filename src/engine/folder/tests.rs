@@ -529,7 +529,7 @@ fn what_two_looks_at_once_saw_differently_is_looked_at_a_third_time() {
 }
 
 #[test]
-fn a_change_of_mode_leaves_the_staging_file_of_the_same_content_alone() {
+fn a_change_of_mode_waits_for_a_copy_of_the_same_content_and_leaves_its_staging_file_alone() {
     let mut bench = Bench::new();
     bench.has_file("old", 4, b"one");
     bench.meet(Right::Owner, None);
@@ -538,11 +538,11 @@ fn a_change_of_mode_leaves_the_staging_file_of_the_same_content_alone() {
     let stage = bench.take(|o| if let Output::Assemble(plan) = o { Some(plan.stage) } else { None }).unwrap();
     let Body::File(body) = file(&whole) else { unreachable!() };
     bench.hear("old", 2, Body::File(FileBody { mode: 0o755, ..body }), Some(whole));
-    assert!(matches!(bench.commit().unwrap()[0].action, Action::SetMeta { .. }));
-    let stat = Some(Stat { mode: 0o755, ..stat(Kind::File, 4, 2) });
-    bench.give(Input::Committed(vec![CommitOutcome::Done { stat, kept: None, aside: None, unseen: false }]));
+    assert!(bench.commit().is_none(), "a file is not touched while it is copied from");
     bench.give(Input::Assembled(stage, AssembleOutcome::Staged { missing: Vec::new() }));
-    assert!(bench.commit().is_some_and(|items| items[0].path == path("new")));
+    let items = bench.commit().unwrap();
+    assert!(matches!(items[0].action, Action::Place { stage: placed, .. } if placed == stage));
+    assert!(matches!(items[1].action, Action::SetMeta { .. }));
 }
 
 #[test]
@@ -723,4 +723,45 @@ fn a_directory_that_was_something_else_at_an_older_look_keeps_what_is_in_it() {
     bench.answer_scan(&there);
     bench.rest();
     assert!(bench.body("d").unwrap().is_dir() && bench.body("d/l").unwrap().is_live());
+}
+
+#[test]
+fn equal_files_of_a_renamed_directory_are_neither_fetched_nor_copied_from_where_they_just_left() {
+    let mut bench = Bench::new();
+    let one = recipe(b"one");
+    let stats = ["f", "g"].map(|name| stat(Kind::File, name.len() as u64 + u64::from(name.as_bytes()[0]), 1));
+    let there = [("f", Found::Entry(stats[0])), ("g", Found::Entry(stats[1]))];
+    bench.scan_all(&there);
+    for (name, stat) in [("f", stats[0]), ("g", stats[1])] {
+        bench.give(Input::Hashed(path(name), HashOutcome::Done { stat, recipe: one.clone() }));
+    }
+    let versions = ["f", "g"].map(|name| bench.folder.index().local(&path(name)).unwrap().unwrap().record.version);
+    bench.meet(Right::Owner, None);
+    let sent = |name: &str, version: VersionVector, body: Body| SentRecord {
+        record: Record { path: path(name), version, by: DeviceTag([2; 5]), body },
+        recipe: Some(one.clone()),
+        content: None,
+    };
+    let gone = |n: usize| versions[n].after_change(AuthorId(77), n as u64 + 4).unwrap();
+    let new = |count| VersionVector::parse(vec![(AuthorId(77), count)]).unwrap();
+    let records = vec![
+        sent("x", new(1), file(&one)),
+        sent("y", new(2), file(&one)),
+        sent("z", new(3), file(&one)),
+        sent("f", gone(0), Body::Tombstone),
+        sent("g", gone(1), Body::Tombstone),
+    ];
+    let records = Records { folder: FOLDER, after: Sequence(0), through: Sequence(5), more: false, records };
+    bench.give(Input::Message(peer(), Message::Records(records)));
+    // Two are moved, and the third waits for that.
+    let items = bench.commit().unwrap();
+    assert!(items.iter().all(|item| matches!(item.action, Action::Move { .. })), "{items:?}");
+    assert_eq!(items.len(), 2);
+    let assembled = |o: &Output| if let Output::Assemble(plan) = o { Some(plan.clone()) } else { None };
+    assert!(bench.take(assembled).is_none());
+    let done = |stat| CommitOutcome::Done { stat: Some(stat), kept: None, aside: None, unseen: false };
+    bench.give(Input::Committed(stats.map(done).to_vec()));
+    let plan = bench.take(assembled).unwrap();
+    assert_eq!(plan.sources[0].path, path("x"));
+    assert!(bench.want().is_none());
 }
