@@ -1,18 +1,20 @@
 //! Reads a file once and makes its recipe.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Advice, fadvise, fdatasync};
-use rustix::io::{Errno, read};
+use rustix::io::{Errno, pread, read};
 
 use crate::disk::probe::fstat;
 use crate::disk::read::open_expected;
 use crate::disk::root::{Root, retry};
-use crate::engine::chunker::{ChunkBuffer, Chunker};
+use crate::engine::chunker::{ChunkBuffer, Chunker, chunk_len_max};
 use crate::engine::effect::HashOutcome;
 use crate::model::path::RelPath;
 use crate::model::recipe::{ChunkRef, Recipe};
@@ -73,6 +75,121 @@ fn try_hash(
     Recipe::parse(chunks).map(Some).map_err(|_| Errno::FBIG)
 }
 
+/// Smallest file that several threads read, in bytes.
+const SHARED_LEN_MIN: u64 = 48 << 20;
+/// How much of it one of them cuts at a time: large enough that where sections meet costs little, small
+/// enough that a disk with moving heads reads them nearly in order.
+const SECTION_LEN: u64 = 16 << 20;
+/// Threads that read one file, at most.
+const READERS_MAX: usize = 8;
+
+/// A chunk and where it begins.
+type Placed = (u64, ChunkRef);
+
+/// What [`read_chunks`] does, for large files: several threads read, cut and hash a section each.
+///
+/// Where a chunk ends depends on nothing but where it begins and what follows. So a section may be cut
+/// from its first byte on as if a chunk began there: as soon as one of its cuts is also one of the chunks
+/// that come from the section before, all that follow are the file's own. What lies between is cut again.
+fn read_chunks_shared(
+    file: BorrowedFd<'_>,
+    size: u64,
+    section_len: u64,
+    readers: usize,
+    cancel: &AtomicBool,
+    memory: &mut ChunkBuffer,
+) -> Result<Option<Vec<ChunkRef>>, Errno> {
+    // A run of zeros has its cuts at multiples of this.
+    let section_len = section_len.next_multiple_of(chunk_len_max(size) as u64);
+    let count = size.div_ceil(section_len);
+    let (next, given_up) = (AtomicU64::new(0), AtomicBool::new(false));
+    let read_sections = |memory: &mut ChunkBuffer| {
+        let mut sections = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count || given_up.load(Ordering::Relaxed) {
+                return Ok(Some(sections));
+            }
+            let end = (number + 1) * section_len;
+            match cut_from(file, size, number * section_len, |at| at >= end, cancel, memory) {
+                Ok(Some(chunks)) => sections.push((number, chunks)),
+                other => {
+                    given_up.store(true, Ordering::Relaxed);
+                    return other.map(|_| None);
+                }
+            }
+        }
+    };
+    let results: Vec<Result<_, Errno>> = thread::scope(|scope| {
+        let others: Vec<_> = (1..readers).map(|_| scope.spawn(|| read_sections(&mut ChunkBuffer::default()))).collect();
+        let own = read_sections(memory);
+        let others = others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        std::iter::once(own).chain(others).collect()
+    });
+    let mut sections = BTreeMap::new();
+    for result in results {
+        let Some(read) = result? else { return Ok(None) };
+        sections.extend(read);
+    }
+    let mut chunks: Vec<ChunkRef> = Vec::new();
+    let mut at = 0;
+    for (_, section) in sections {
+        let is_cut = |at: u64| section.binary_search_by_key(&at, |(start, _)| *start);
+        let last_end = section.last().map_or(0, |(start, chunk)| start + u64::from(chunk.len));
+        if at < last_end && is_cut(at).is_err() {
+            let stop = |at| at >= last_end || is_cut(at).is_ok();
+            let Some(between) = cut_from(file, size, at, stop, cancel, memory)? else { return Ok(None) };
+            at = between.last().map_or(at, |(start, chunk)| start + u64::from(chunk.len));
+            chunks.extend(between.into_iter().map(|(_, chunk)| chunk));
+        }
+        if let Ok(first) = is_cut(at) {
+            chunks.extend(section[first..].iter().map(|(_, chunk)| *chunk));
+            at = last_end;
+        }
+    }
+    let has_grown = retry(|| pread(file, &mut [0; 1], size))? > 0;
+    Ok((at == size && !has_grown).then_some(chunks))
+}
+
+/// Cuts a file of `size` bytes from `begin` on, until a chunk has ended where `stop` says so, or the file
+/// has. `None`: it is shorter.
+fn cut_from(
+    file: BorrowedFd<'_>,
+    size: u64,
+    begin: u64,
+    stop: impl Fn(u64) -> bool,
+    cancel: &AtomicBool,
+    memory: &mut ChunkBuffer,
+) -> Result<Option<Vec<Placed>>, Errno> {
+    let mut chunks = Vec::new();
+    let mut chunker = Chunker::new(size, memory);
+    let mut at = begin;
+    loop {
+        while let Some(chunk) = chunker.next_chunk() {
+            chunks.push((at, chunk));
+            at += u64::from(chunk.len);
+            if at == size || stop(at) {
+                return Ok(Some(chunks));
+            }
+        }
+        let read_to = begin + chunker.taken();
+        if cancel.load(Ordering::Relaxed) || read_to >= size {
+            return Ok(None);
+        }
+        let left = usize::try_from(size - read_to).unwrap_or(usize::MAX);
+        let space = chunker.buffer();
+        let space_len = space.len().min(left);
+        let len = retry(|| pread(file, &mut space[..space_len], read_to))?;
+        if len == 0 {
+            return Ok(None);
+        }
+        chunker.advance(len);
+        if len == left {
+            chunker.end();
+        }
+    }
+}
+
 /// Reads an open file that should have `size` bytes, and cuts it. `None`: it has another size.
 pub(crate) fn read_chunks(
     file: BorrowedFd<'_>,
@@ -83,6 +200,10 @@ pub(crate) fn read_chunks(
     if size > 1 << 20 {
         // Only advice: what comes of it changes nothing.
         fadvise(file, 0, None, Advice::Sequential).ok();
+    }
+    let readers = thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX);
+    if size >= SHARED_LEN_MIN && readers > 1 {
+        return read_chunks_shared(file, size, SECTION_LEN, readers, cancel, memory);
     }
     let mut chunks = Vec::new();
     let mut chunker = Chunker::new(size, memory);
@@ -130,6 +251,34 @@ mod tests {
         let mut memory = ChunkBuffer::default();
         let never = AtomicBool::new(false);
         hash_file(&folder.root, &path(at), expected, Durability::Now, &never, &mut memory)
+    }
+
+    #[test]
+    fn a_recipe_is_the_same_however_many_threads_read() {
+        let folder = Folder::new();
+        let noise: Vec<u8> = (0..9_000_001u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let mut with_zeros = noise.clone();
+        with_zeros[2_000_000..6_500_000].fill(0);
+        // Sections of these never meet: after the noise there are only cuts at the greatest length, and not
+        // where the sections begin.
+        let shifted = [&noise[..100_000], &vec![0; 8_900_001]].concat();
+        let never = AtomicBool::new(false);
+        let mut memory = ChunkBuffer::default();
+        for bytes in [&noise, &with_zeros, &vec![0; 9_000_001], &shifted] {
+            folder.write("f", bytes);
+            let size = bytes.len() as u64;
+            let mut read = |size, section_len, readers| {
+                let file = open_expected(&folder.root, &path("f"), &folder.stat("f")).unwrap().unwrap();
+                read_chunks_shared(file.as_fd(), size, section_len, readers, &never, &mut memory).unwrap()
+            };
+            for (section_len, readers) in [(1, 3), (1 << 20, 1), (3 << 20, 2), (64 << 20, 2)] {
+                let chunks = read(size, section_len, readers);
+                assert_eq!(chunks.as_deref(), Some(chunk_all(bytes).chunks()), "{section_len}");
+            }
+            for wrong in [size - 1, size + 1] {
+                assert_eq!(read(wrong, 1 << 20, 2), None, "{wrong}");
+            }
+        }
     }
 
     #[test]
