@@ -266,7 +266,10 @@ impl<I: Index> Folder<I> {
     }
 
     fn room(&self) -> Room {
-        Room { tasks: self.tasks.len(), chunks: self.tasks.values().map(Task::chunk_count).sum() }
+        let tasks = self.tasks.len();
+        // Where there is none for one task more, their chunks need not be added up.
+        let is_full = tasks >= limits::FETCHES_MAX;
+        Room { tasks, chunks: if is_full { 0 } else { self.tasks.values().map(Task::chunk_count).sum() } }
     }
 
     /// Returns the next path to decide about: those that just changed, then the walk over all.
