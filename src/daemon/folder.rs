@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 
+use crate::daemon::epoch;
 use crate::daemon::history;
 use crate::daemon::peer::{Outgoing, PeerSender};
 use crate::daemon::place::Place;
@@ -192,6 +193,7 @@ impl FolderHandle {
             unsynced: Vec::new(),
             expired_at: None,
             is_recovered: false,
+            epoch_ends: Sequence(0),
             life: 0,
             findings: unbounded(),
             scans: Vec::new(),
@@ -262,6 +264,8 @@ struct Run {
     expired_at: Option<Instant>,
     /// Whether what a crash may have left was seen to, since the index was opened.
     is_recovered: bool,
+    /// The sequence after which the next epoch begins.
+    epoch_ends: Sequence,
     /// How often the index was opened: commits that an earlier state asked for are not begun any more.
     life: u64,
     findings: (Sender<Finding>, Receiver<Finding>),
@@ -292,7 +296,7 @@ impl Run {
                         scan.join().ok();
                     }
                     if result.is_ok()
-                        && let Err(error) = engine.into_index().close()
+                        && let Err(error) = self.close(engine.into_index())
                     {
                         tracing::warn!(folder = self.settings.name, %error, "the index was not closed cleanly");
                     }
@@ -316,6 +320,13 @@ impl Run {
         }
     }
 
+    fn close(&self, mut index: SqliteIndex) -> Result<(), StoreError> {
+        if let Some(root) = self.place.root() {
+            epoch::begin(&mut index, &root, random())?;
+        }
+        index.close()
+    }
+
     fn params(&self) -> Params {
         Params {
             folder: self.settings.id,
@@ -331,17 +342,23 @@ impl Run {
     /// Rests while the index cannot be used. Returns whether the folder is to end.
     fn wait_to_reopen(&mut self, inbox: &Receiver<Command>, peers: &Receiver<FromPeer>) -> bool {
         let until = Instant::now() + REOPEN_PAUSE;
+        let mut greetings = Vec::new();
         loop {
             while peers.try_recv().is_ok() {}
             match inbox.recv_deadline(until) {
                 Ok(Command::Stop) => return true,
                 // It was told of this folder when nobody here could listen: it has to begin anew.
                 Ok(Command::PeerUp(device, _, _, sender)) => drop(self.peers.insert(device, sender)),
+                // Who greets now is to hear of this folder, too: it waits for the answer.
+                Ok(greeting @ Command::HelloFor(..)) => greetings.push(greeting),
                 Ok(_) => {}
                 Err(_) => break,
             }
         }
         self.cut_all();
+        for greeting in greetings {
+            self.commands.send(greeting).ok();
+        }
         false
     }
 
@@ -415,6 +432,12 @@ impl Run {
             }
             self.act(output);
         }
+        if self.is_recovered
+            && engine.index().last_sequence() > self.epoch_ends
+            && let Some(root) = self.place.root()
+        {
+            self.epoch_ends = epoch::begin(engine.index_mut(), &root, random())?;
+        }
         Ok(())
     }
 
@@ -429,6 +452,11 @@ impl Run {
             return Ok(());
         };
         self.is_recovered = true;
+        if epoch::is_outdated(engine.index(), &root)? {
+            tracing::warn!(folder = self.settings.name, "the index is an old one, as of a backup");
+            engine.begin_incarnation()?;
+        }
+        self.epoch_ends = epoch::begin(engine.index_mut(), &root, random())?;
         let _turn = self.place.turn();
         let own = DeviceTag::of(&self.settings.device);
         recover::recover(engine.index_mut(), &root, &self.settings.name, own)
@@ -763,7 +791,10 @@ impl Run {
                 tracing::warn!(folder, device = %peer, deleted, rewritten, "held: a device would delete or rewrite much of the folder; see `kinfold inbox`");
             }
             Note::NewIncarnation => {
-                tracing::warn!(folder, "peers remember changes of this device that its index does not; it counts anew");
+                tracing::warn!(
+                    folder,
+                    "this device has told of changes that its index does not remember; it counts anew"
+                );
             }
             Note::Problem(problem) => {
                 let path = problem.path.as_ref().map_or_else(String::new, ToString::to_string);

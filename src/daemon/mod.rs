@@ -7,6 +7,7 @@
 pub mod control;
 
 mod api;
+mod epoch;
 mod folder;
 #[cfg(test)]
 mod folder_tests;

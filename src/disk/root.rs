@@ -23,13 +23,15 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::path::Arg;
 
 use crate::disk::probe::fstat;
-use crate::model::id::FolderId;
+use crate::model::id::{Epoch, FolderId};
 use crate::model::path::{OWN_DIR, RelPath};
 use crate::model::stat::Stat;
 
 /// The name of the marker in the program's own directory.
 const MARKER: &str = "marker";
-/// Longest marker that is read, in bytes: the id's 32 digits and a line end, with room to spare.
+/// The name of the file beside it that holds the epoch of the index.
+const EPOCH: &str = "epoch";
+/// Longest of the two that is read, in bytes: 32 digits and a line end, with room to spare.
 const MARKER_LEN_MAX: usize = 64;
 
 /// How often a path is resolved anew because something on it was renamed meanwhile.
@@ -255,30 +257,50 @@ impl Root {
     fn write_marker(&self) -> Result<(), RootError> {
         let write = || {
             make_dir(self.dir.as_fd(), OWN_DIR, 0o700)?;
-            let own = openat(&self.dir, OWN_DIR, DIR | OFlags::RDONLY, Mode::empty())?;
-            let draft = format!("{MARKER}-{}", std::process::id());
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let file = openat(&own, &draft, flags, Mode::from_raw_mode(0o600))?;
-            let text = format!("{}\n", self.folder);
-            let mut rest = text.as_bytes();
-            while !rest.is_empty() {
-                rest = &rest[retry(|| rustix::io::write(&file, rest))?..];
-            }
-            fsync(&file)?;
-            match renameat_with(&own, &draft, &own, MARKER, RenameFlags::NOREPLACE) {
-                // Somebody else was faster; whose marker it is will be seen.
-                Err(Errno::EXIST) => unlinkat(&own, &draft, AtFlags::empty())?,
-                // Only here: the marker's absence was just seen, and nobody but us writes one.
-                Err(error) if crate::disk::fault::is_unsupported(error) => {
-                    rustix::fs::renameat(&own, &draft, &own, MARKER)?;
-                }
-                other => other?,
-            }
-            fsync(&own)?;
+            self.write_own(MARKER, format!("{}\n", self.folder).as_bytes(), false)?;
             fsync(&self.dir)
         };
         write().map_err(|error| self.io_error("write the marker of", error))?;
         self.read_marker()
+    }
+
+    /// Writes one of our own files, whole or not at all, durably.
+    fn write_own(&self, name: &str, bytes: &[u8], replaces: bool) -> Result<(), Errno> {
+        let own = openat(&self.dir, OWN_DIR, DIR | OFlags::RDONLY, Mode::empty())?;
+        let draft = format!("{name}-{}", std::process::id());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = openat(&own, &draft, flags, Mode::from_raw_mode(0o600))?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = &rest[retry(|| rustix::io::write(&file, rest))?..];
+        }
+        fsync(&file)?;
+        if replaces {
+            rustix::fs::renameat(&own, &draft, &own, name)?;
+            return fsync(&own);
+        }
+        match renameat_with(&own, &draft, &own, name, RenameFlags::NOREPLACE) {
+            // Somebody else was faster; whose it is will be seen.
+            Err(Errno::EXIST) => unlinkat(&own, &draft, AtFlags::empty())?,
+            // Only here: its absence was just seen, and nobody but us writes one.
+            Err(error) if crate::disk::fault::is_unsupported(error) => {
+                rustix::fs::renameat(&own, &draft, &own, name)?;
+            }
+            other => other?,
+        }
+        fsync(&own)
+    }
+
+    /// Returns the epoch that was last written here, if any.
+    pub fn epoch(&self) -> Result<Option<Epoch>, RootError> {
+        let text = self.read_own(EPOCH, MARKER_LEN_MAX).map_err(|error| self.io_error("read the epoch of", error))?;
+        Ok(text.and_then(|text| Epoch::parse(std::str::from_utf8(&text).ok()?.trim_end())))
+    }
+
+    /// Writes down an epoch, durably.
+    pub fn set_epoch(&self, epoch: Epoch) -> Result<(), RootError> {
+        let write = || self.write_own(EPOCH, format!("{epoch}\n").as_bytes(), true);
+        write().map_err(|error| self.io_error("write the epoch of", error))
     }
 
     fn io_error(&self, doing: &'static str, error: Errno) -> RootError {

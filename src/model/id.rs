@@ -147,6 +147,12 @@ byte_id!(
     16
 );
 byte_id!(
+    /// A stretch of an index's life: 128 random bits that the index and the folder's root both remember.
+    /// Where they differ, the index is an old one, as after restoring a backup.
+    Epoch,
+    16
+);
+byte_id!(
     /// A chunk: the BLAKE3-256 hash of its bytes.
     ChunkId,
     32
@@ -161,6 +167,13 @@ byte_id!(
     ContentId,
     32
 );
+
+impl Epoch {
+    /// Parses the 32 hex digits that [`fmt::Display`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        FolderId::parse(text).map(|FolderId(bytes)| Self(bytes))
+    }
+}
 
 impl FolderId {
     /// Parses the 32 hex digits that [`fmt::Display`] writes.

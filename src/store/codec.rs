@@ -166,6 +166,11 @@ impl RowKey {
         Self(vec![b'b'])
     }
 
+    /// The key of the epochs.
+    pub(crate) fn epoch() -> Self {
+        Self(vec![b'o'])
+    }
+
     pub(crate) fn seal(mut self, blob: &mut Vec<u8>) {
         self.0.extend_from_slice(blob);
         blob.extend_from_slice(&sum_of(&self.0).to_le_bytes());

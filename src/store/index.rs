@@ -19,13 +19,14 @@ use rusqlite::{Connection, OpenFlags, Row};
 
 use crate::engine::conflict;
 use crate::engine::index::{Cursor, Index, Kept, Local, Remote, Totals};
-use crate::model::id::{ChunkId, DeviceId, Incarnation, Sequence};
+use crate::model::id::{ChunkId, DeviceId, Epoch, Incarnation, Sequence};
 use crate::model::limits::{INLINE_CHUNKS_MAX, VERSION_COUNTER_MAX};
 use crate::model::path::RelPath;
 use crate::model::recipe::{ChunkRef, Recipe};
 use crate::store::brake;
 use crate::store::codec::{self, Entry, State, StoredRecipe};
 use crate::store::dirs::Dirs;
+use crate::store::epoch;
 use crate::store::error::{At, StoreError};
 use crate::store::kept;
 use crate::store::meta::{self, Meta};
@@ -127,6 +128,16 @@ impl SqliteIndex {
     /// Takes out of `names` the files of all former versions that the index knows.
     pub fn take_out_known(&self, names: &mut BTreeSet<String>) -> Result<(), StoreError> {
         kept::take_out_known(&self.conn, names)
+    }
+
+    /// Returns the epoch that this index is in and the one that it may have begun, if it has any.
+    pub fn epochs(&self) -> Result<Option<[Epoch; 2]>, StoreError> {
+        epoch::read(&self.conn)
+    }
+
+    /// Stores them; durable with the next commit.
+    pub fn set_epochs(&mut self, epochs: [Epoch; 2]) -> Result<(), StoreError> {
+        self.change(|index| epoch::write(&index.conn, epochs))
     }
 
     /// Makes a change; if it fails, all since the last commit is taken back.

@@ -9,12 +9,15 @@ use crate::store::error::{At, StoreError};
 use crate::store::meta::Meta;
 
 /// The newest format version, which `schema.sql` describes.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
 /// "KINF".
 const APPLICATION_ID: i64 = 0x4b49_4e46;
 
 /// The steps from each version to the next; the first leads from version 1 to 2.
-const STEPS: &[&str] = &["CREATE TABLE brake (one INTEGER PRIMARY KEY CHECK (one = 1), data BLOB NOT NULL)"];
+const STEPS: &[&str] = &[
+    "CREATE TABLE brake (one INTEGER PRIMARY KEY CHECK (one = 1), data BLOB NOT NULL)",
+    "CREATE TABLE epoch (one INTEGER PRIMARY KEY CHECK (one = 1), data BLOB NOT NULL)",
+];
 
 const _: () = assert!(STEPS.len() as i64 + 1 == VERSION);
 

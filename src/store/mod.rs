@@ -14,6 +14,7 @@ pub mod index;
 mod brake;
 mod codec;
 mod dirs;
+mod epoch;
 mod kept;
 mod meta;
 mod migrations;

@@ -1,4 +1,4 @@
--- The index of one folder on one device: format version 2.
+-- The index of one folder on one device: format version 3.
 --
 -- This file is the description of the format and also what creates it. A change of it is a new
 -- version, with a step in migrations.rs that leads there from the one before.
@@ -110,6 +110,13 @@ CREATE TABLE brake (
     data BLOB NOT NULL
 );
 
+-- The epoch that the index is in and the one that it may have begun (16 bytes each); the folder's root
+-- remembers one of them, or this is an old copy of the index. No row before the root was first found.
+CREATE TABLE epoch (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    data BLOB NOT NULL
+);
+
 -- Former versions that were put aside, by where they lay and when that ended.
 CREATE TABLE kept (
     kept  INTEGER PRIMARY KEY,
@@ -121,4 +128,4 @@ CREATE INDEX kept_by_path ON kept (path);
 CREATE INDEX kept_by_until ON kept (until);
 
 PRAGMA application_id = 0x4b494e46;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;

@@ -1,5 +1,6 @@
 //! Crashes, cut lines, disks that vanish, files that nobody can read: nothing is lost, and it is said.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -216,6 +217,39 @@ fn index_of(device: &Device) -> PathBuf {
         name.starts_with("index-") && name.ends_with(".sqlite")
     };
     fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).find(is_index).unwrap()
+}
+
+#[test]
+fn an_index_that_was_brought_back_from_a_backup_while_alone_takes_nothing_for_what_it_is_not() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    a.write("before", "the backup");
+    wait_settled(&[&a, &b]);
+    a.stop();
+    let index = index_of(&a);
+    let backup = fs::read(&index).unwrap();
+
+    a.serve();
+    a.wait_connected(&b);
+    a.write("f", "told to b");
+    wait_settled(&[&a, &b]);
+    a.stop();
+    b.stop();
+    // Files and index are as they were at the time of the backup. Now as many changes as before are made.
+    fs::write(&index, backup).unwrap();
+    fs::remove_file(index.with_extension("sqlite-wal")).ok();
+    a.remove("f");
+    a.serve();
+    a.write("f", "made after the restore");
+    wait_until("the edit is recorded", || a.folder(DATA).files == 2);
+
+    b.serve();
+    a.wait_connected(&b);
+    let tree = wait_settled(&[&a, &b]);
+    let contents: BTreeSet<_> = tree.keys().map(|path| a.read(path.to_str().unwrap()).unwrap_or_default()).collect();
+    for content in ["the backup", "told to b", "made after the restore"] {
+        assert!(contents.contains(content), "{content} is lost: {contents:?}");
+    }
 }
 
 #[test]
