@@ -42,6 +42,8 @@ const BREATH: Duration = Duration::from_secs(3);
 const YOUTH_MAX: Duration = Duration::from_secs(60);
 /// Paths that are remembered as heirs of others; if there are more, nothing counts as young.
 const HEIRS_MAX: usize = 1 << 16;
+/// Paths that are remembered across a restart; if there are more, nothing from before it counts as young.
+const STORED_HEIRS_MAX: usize = 4096;
 /// Longest form of the accounts that is read, in bytes.
 const STORED_LEN_MAX: usize = 4 << 20;
 
@@ -178,7 +180,9 @@ impl Account {
 #[derive(Clone, Debug)]
 struct Breath {
     began_ns: i64,
-    last: Duration,
+    /// When a peer told of something last; `None` where that was before a restart, for what peers did
+    /// while we were away is not known to have been nothing.
+    last: Option<Duration>,
     /// Paths that were given the content of others: they are as old as these.
     heirs: BTreeSet<u64>,
 }
@@ -195,7 +199,10 @@ pub(super) struct Waiting {
 
 /// The accounts as they are stored: per peer what is held (deleted, rewritten, directories), then until
 /// when, by the wall clock in nanoseconds, how much counts that was deleted and rewritten.
-type Stored = Vec<([u8; 32], [u64; 3], Vec<StoredEntry>)>;
+///
+/// With them the breath: when it began, the key of its heirs' hashes, and these.
+type Stored = (Vec<StoredAccount>, Option<(i64, [u8; 32], Vec<u64>)>);
+type StoredAccount = ([u8; 32], [u64; 3], Vec<StoredEntry>);
 type StoredEntry = (i64, u64, u64);
 
 /// The brake of one folder.
@@ -223,7 +230,7 @@ impl Brake {
     /// Begins with the accounts as they were stored; with `None` for thresholds everything passes.
     pub(super) fn open(thresholds: Option<Thresholds>, key: [u8; 32], stored: &[u8]) -> Self {
         // What cannot be read was written by no version of ours; the records keep their standing.
-        let stored: Stored = Some(stored)
+        let (stored, breath): Stored = Some(stored)
             .filter(|bytes| !bytes.is_empty() && bytes.len() <= STORED_LEN_MAX)
             .and_then(|bytes| postcard::from_bytes(bytes).ok())
             .unwrap_or_default();
@@ -237,6 +244,9 @@ impl Brake {
             }
             accounts.push((device, entries));
         }
+        let key = breath.as_ref().map_or(key, |(_, key, _)| *key);
+        let breath =
+            breath.map(|(began_ns, _, heirs)| Breath { began_ns, last: None, heirs: heirs.into_iter().collect() });
         Self {
             thresholds,
             key,
@@ -246,7 +256,7 @@ impl Brake {
             waiting: BTreeMap::new(),
             last_arrival: [Duration::ZERO; 2],
             handful: (0, Duration::ZERO),
-            breath: None,
+            breath,
             due: None,
             is_changed: false,
         }
@@ -259,7 +269,7 @@ impl Brake {
         }
         self.wake(at, wall_ns);
         let devices: BTreeSet<_> = self.accounts.keys().chain(self.held.keys()).copied().collect();
-        let mut stored = Stored::new();
+        let mut stored = Vec::new();
         for device in devices {
             let HeldCounts { deleted, rewritten, dirs } = self.held.get(&device).copied().unwrap_or_default();
             let entries = self.accounts.get(&device).into_iter().flat_map(|account| &account.entries);
@@ -271,9 +281,12 @@ impl Brake {
                 stored.push((*device.as_bytes(), [deleted, rewritten, dirs], entries));
             }
         }
-        if stored.is_empty() {
+        let breath = self.breath.as_ref().filter(|breath| breath.heirs.len() <= STORED_HEIRS_MAX);
+        let breath = breath.map(|breath| (breath.began_ns, self.key, breath.heirs.iter().copied().collect()));
+        if stored.is_empty() && breath.is_none() {
             return Some(Vec::new());
         }
+        let stored: Stored = (stored, breath);
         postcard::to_allocvec(&stored).ok()
     }
 
@@ -336,8 +349,11 @@ impl Brake {
     /// A peer told of changes.
     pub(super) fn note_arrival(&mut self, at: Duration, wall_ns: i64) {
         match &mut self.breath {
-            Some(breath) if at.saturating_sub(breath.last) <= BREATH => breath.last = at,
-            _ => self.breath = Some(Breath { began_ns: wall_ns, last: at, heirs: BTreeSet::new() }),
+            Some(breath) if breath.last.is_none_or(|last| at.saturating_sub(last) <= BREATH) => breath.last = Some(at),
+            _ => {
+                self.breath = Some(Breath { began_ns: wall_ns, last: Some(at), heirs: BTreeSet::new() });
+                self.is_changed = true;
+            }
         }
     }
 
@@ -357,6 +373,7 @@ impl Brake {
     pub(super) fn inherit(&mut self, path: &RelPath) {
         let hash = self.hash(path);
         if let Some(breath) = &mut self.breath {
+            self.is_changed = true;
             if breath.heirs.len() < HEIRS_MAX {
                 breath.heirs.insert(hash);
             } else {
@@ -606,6 +623,23 @@ mod tests {
         assert_eq!(brake.judge_at(seconds(6), true, 400), None);
         brake.wait(&path(28), Waiting { is_gone: true, ..waiting(seconds(6)) });
         assert_eq!(brake.judge_at(seconds(6), true, 400), Some(seconds(6) + LOOK_AHEAD_GONE));
+    }
+
+    #[test]
+    fn what_a_peer_just_made_is_still_young_after_a_restart_and_what_it_renamed_as_old_as_before() {
+        let mut brake = open(&[]);
+        brake.note_arrival(seconds(1), WALL);
+        brake.inherit(&path(2));
+        let stored = brake.changed(seconds(1), WALL).unwrap();
+        let mut brake = Brake::open(Some(Thresholds::default()), [9; 32], &stored);
+        let second = 1_000_000_000;
+        brake.note_arrival(seconds(9), WALL + 20 * second);
+        let is_young = |n, wall_ns| brake.is_young(&path(n), WALL + 1, wall_ns);
+        assert!(is_young(1, WALL + 20 * second));
+        assert!(!is_young(2, WALL + 20 * second));
+        assert!(!is_young(1, WALL + 62 * second), "but not for ever");
+        brake.note_arrival(seconds(20), WALL + 31 * second);
+        assert!(!brake.is_young(&path(1), WALL + 1, WALL + 31 * second), "a new breath");
     }
 
     #[test]
