@@ -17,6 +17,12 @@ use crate::wire::message::{ChunkHeader, Message, Run, Want, WantItem, WantRecipe
 const REQUEST_BYTES: u64 = 1 << 20;
 /// Files in one request.
 const REQUEST_ITEMS: usize = 256;
+/// Chunks in one request: honest ones are so long that far fewer of them fill it, but the recipe of a peer may
+/// have chunks of one byte, and a request that names too many of them would fit no frame.
+const REQUEST_CHUNKS: usize = 4096;
+
+// A path and a run's numbers take no more than this.
+const _: () = assert!(REQUEST_ITEMS * (limits::PATH_LEN_MAX + 64) + REQUEST_CHUNKS * 32 < limits::FRAME_LEN_MAX);
 /// Bytes asked of one peer and not yet answered.
 const WINDOW: u64 = limits::WANT_BYTES_IN_FLIGHT_MAX / 2;
 /// Requests for recipes and pages open at one peer.
@@ -94,9 +100,9 @@ impl<I: Index> Folder<I> {
     fn ask(&mut self, peer: DeviceId) -> bool {
         let mut items = Vec::new();
         let mut wanted = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut chunks) = (0, 0);
         let mut passed_over = Vec::new();
-        while bytes < REQUEST_BYTES && items.len() < REQUEST_ITEMS {
+        while bytes < REQUEST_BYTES && chunks < REQUEST_CHUNKS && items.len() < REQUEST_ITEMS {
             let Some(path) = self.fetchable.pop_front() else {
                 break;
             };
@@ -130,20 +136,19 @@ impl<I: Index> Folder<I> {
                         continue;
                     };
                     let mut item = AskedItem { path: path.clone(), task: id, chunks: BTreeMap::new() };
-                    let runs = take_runs(recipe, todo, REQUEST_BYTES - bytes, &mut item.chunks);
+                    let room = (REQUEST_BYTES - bytes, REQUEST_CHUNKS - chunks);
+                    let runs = take_runs(recipe, todo, room, &mut item.chunks);
                     if runs.is_empty() {
                         continue;
                     }
                     asked.extend(item.chunks.keys());
                     bytes += runs.iter().map(Run::bytes).sum::<u64>();
+                    chunks += item.chunks.len();
                     let is_more = !todo.is_empty();
                     wanted.push(WantItem { path: path.clone(), content, runs });
                     items.push(item);
                     if is_more {
                         self.fetchable.push_front(path);
-                        if bytes >= REQUEST_BYTES {
-                            break;
-                        }
                     }
                 }
                 _ => {}
@@ -509,11 +514,12 @@ fn chunks_max(size: u64) -> u64 {
     size / chunk_len_min(size) as u64 + limits::PAGE_CHUNKS_MAX as u64
 }
 
-/// Takes chunks off the end of `todo`, up to `budget` bytes but at least one, joined to runs.
+/// Takes chunks off the end of `todo`, as many bytes and chunks as there is room for but at least one, joined
+/// to runs.
 fn take_runs(
     recipe: &Recipe,
     todo: &mut Vec<u32>,
-    budget: u64,
+    (bytes_max, chunks_max): (u64, usize),
     taken: &mut BTreeMap<u32, (u64, ChunkRef)>,
 ) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
@@ -524,7 +530,7 @@ fn take_runs(
             todo.pop();
             continue;
         };
-        if bytes > 0 && bytes + u64::from(chunk.len) > budget {
+        if bytes > 0 && (bytes + u64::from(chunk.len) > bytes_max || taken.len() >= chunks_max) {
             break;
         }
         todo.pop();
@@ -555,5 +561,27 @@ impl OffsetCursor<'_> {
         self.offset += skipped.iter().map(|chunk| u64::from(chunk.len)).sum::<u64>();
         self.index = index;
         self.offset
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::id::{ChunkId, FolderId};
+
+    #[test]
+    fn a_request_for_chunks_of_one_byte_fits_a_frame() {
+        let chunk = ChunkRef { id: ChunkId([1; 32]), len: 1 };
+        let recipe = Recipe::parse(vec![chunk; 1 << 20]).unwrap();
+        // Every other one lies here, so that no two of the others make one run.
+        let mut todo: Vec<u32> = (0..1 << 20).step_by(2).rev().collect();
+        let mut taken = BTreeMap::new();
+        let runs = take_runs(&recipe, &mut todo, (REQUEST_BYTES, REQUEST_CHUNKS), &mut taken);
+        assert_eq!(runs.len(), taken.len());
+        let item = WantItem { path: RelPath::parse(b"f").unwrap(), content: ContentId([2; 32]), runs };
+        let (header, body) = Message::Want(Want { request: 1, folder: FolderId([3; 16]), items: vec![item] }).encode();
+        assert!(header.len() + body.len() < limits::FRAME_LEN_MAX / 2, "{}", body.len());
+        let (next, _) = taken.last_key_value().map(|(last, at)| (last + 2, at)).unwrap();
+        assert_eq!(todo.last(), Some(&next), "the rest is asked for next");
     }
 }
