@@ -19,6 +19,7 @@ mod pool;
 pub mod recover;
 #[cfg(test)]
 mod recover_tests;
+mod run;
 mod seen;
 
 use std::collections::BTreeMap;

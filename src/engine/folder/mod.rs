@@ -45,6 +45,7 @@ mod hold;
 mod hold_tests;
 mod local;
 mod peers;
+mod scans;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -230,7 +231,7 @@ pub struct Folder<I> {
     outputs: VecDeque<Output>,
     jobs: u64,
     debounce: Debounce,
-    scans: local::Scans,
+    scans: scans::Scans,
     tasks: BTreeMap<RelPath, Task>,
     /// Paths whose tasks are ready for a commit, and perhaps some that no longer are.
     complete: BTreeSet<RelPath>,
@@ -283,7 +284,7 @@ impl<I: Index> Folder<I> {
             outputs: VecDeque::new(),
             jobs: 0,
             debounce: Debounce::new(params.quiet, params.patience),
-            scans: local::Scans::new(),
+            scans: scans::Scans::new(),
             tasks: BTreeMap::new(),
             complete: BTreeSet::new(),
             last_task: 0,
