@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Advice, fadvise, fdatasync};
-use rustix::io::{Errno, pread, read};
+use rustix::io::{Errno, pread};
 
 use crate::disk::probe::fstat;
 use crate::disk::read::open_expected;
@@ -83,6 +83,26 @@ const SECTION_LEN: u64 = 16 << 20;
 /// Threads that read one file, at most.
 const READERS_MAX: usize = 8;
 
+/// Whether a file is being read by several threads. Where many large files wait, each thread has one of its
+/// own to read, and more threads would only take more memory.
+static IS_SHARING: AtomicBool = AtomicBool::new(false);
+
+/// The right to read a file with several threads, until it is dropped.
+struct SharedTurn;
+
+impl SharedTurn {
+    fn take() -> Option<Self> {
+        let taken = IS_SHARING.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        taken.is_ok().then_some(Self)
+    }
+}
+
+impl Drop for SharedTurn {
+    fn drop(&mut self) {
+        IS_SHARING.store(false, Ordering::Release);
+    }
+}
+
 /// A chunk and where it begins.
 type Placed = (u64, ChunkRef);
 
@@ -152,7 +172,7 @@ fn read_chunks_shared(
 }
 
 /// Cuts a file of `size` bytes from `begin` on, until a chunk has ended where `stop` says so, or the file
-/// has. `None`: it is shorter.
+/// has. `None`: it has another size, as far as was seen.
 fn cut_from(
     file: BorrowedFd<'_>,
     size: u64,
@@ -165,27 +185,29 @@ fn cut_from(
     let mut chunker = Chunker::new(size, memory);
     let mut at = begin;
     loop {
+        if cancel.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let read_to = begin + chunker.taken();
+        let left = size.saturating_sub(read_to);
+        // The end is known by the size; asking for it would be one more call for each small file.
+        let len = retry(|| pread(file, chunker.buffer(), read_to))? as u64;
+        if len > left || (len == 0 && left > 0) {
+            return Ok(None);
+        }
+        chunker.advance(len as usize);
+        if len == left {
+            chunker.end();
+        }
         while let Some(chunk) = chunker.next_chunk() {
             chunks.push((at, chunk));
             at += u64::from(chunk.len);
-            if at == size || stop(at) {
+            if stop(at) {
                 return Ok(Some(chunks));
             }
         }
-        let read_to = begin + chunker.taken();
-        if cancel.load(Ordering::Relaxed) || read_to >= size {
-            return Ok(None);
-        }
-        let left = usize::try_from(size - read_to).unwrap_or(usize::MAX);
-        let space = chunker.buffer();
-        let space_len = space.len().min(left);
-        let len = retry(|| pread(file, &mut space[..space_len], read_to))?;
-        if len == 0 {
-            return Ok(None);
-        }
-        chunker.advance(len);
         if len == left {
-            chunker.end();
+            return Ok(Some(chunks));
         }
     }
 }
@@ -201,32 +223,14 @@ pub(crate) fn read_chunks(
         // Only advice: what comes of it changes nothing.
         fadvise(file, 0, None, Advice::Sequential).ok();
     }
-    let readers = thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX);
-    if size >= SHARED_LEN_MIN && readers > 1 {
+    if size >= SHARED_LEN_MIN
+        && let Some(_turn) = SharedTurn::take()
+    {
+        let readers = thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX);
         return read_chunks_shared(file, size, SECTION_LEN, readers, cancel, memory);
     }
-    let mut chunks = Vec::new();
-    let mut chunker = Chunker::new(size, memory);
-    loop {
-        if cancel.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let space = chunker.buffer();
-        // The end is known by the size; asking for it would be one more call for each small file.
-        let len = retry(|| read(file, &mut *space))?;
-        chunker.advance(len);
-        if chunker.taken() > size {
-            return Ok(None);
-        }
-        if len == 0 || chunker.taken() == size {
-            chunker.end();
-        }
-        chunks.extend(std::iter::from_fn(|| chunker.next_chunk()));
-        if len == 0 || chunker.taken() == size {
-            break;
-        }
-    }
-    Ok((chunker.taken() == size).then_some(chunks))
+    let chunks = cut_from(file, size, 0, |_| false, cancel, memory)?;
+    Ok(chunks.map(|chunks| chunks.into_iter().map(|(_, chunk)| chunk).collect()))
 }
 
 /// Waits until a change that comes now would show in the change time.

@@ -373,9 +373,8 @@ impl Brake {
     pub(super) fn inherit(&mut self, path: &RelPath) {
         let hash = self.hash(path);
         if let Some(breath) = &mut self.breath {
-            self.is_changed = true;
             if breath.heirs.len() < HEIRS_MAX {
-                breath.heirs.insert(hash);
+                self.is_changed |= breath.heirs.insert(hash);
             } else {
                 breath.began_ns = i64::MAX;
             }

@@ -37,13 +37,14 @@ impl<I: Index> Folder<I> {
             {
                 continue;
             }
-            if !self.is_up_to_date(&path)? {
+            let local = self.index.local(&path)?;
+            if !self.is_up_to_date(&path, local.as_ref())? {
                 self.cancel(&path);
                 self.ready.insert(path);
                 continue;
             }
-            let here = self.index.local(&path)?.and_then(|local| local.record.body.file().map(|file| file.content));
-            if here.is_some_and(|content| self.is_being_copied(content, &path)) {
+            let here = local.as_ref().and_then(|local| local.record.body.file());
+            if here.is_some_and(|file| self.is_being_copied(file.content, &path)) {
                 continue;
             }
             let is_removal = self.tasks.get(&path).is_some_and(|task| !task.target.body.is_live());
@@ -62,7 +63,7 @@ impl<I: Index> Folder<I> {
             let by = self.tag;
             // A copy of the same may have come from a peer since this was decided.
             let copy = match self.tasks.get(&path).is_some_and(|task| task.copy.is_some()) {
-                true => self.index.local(&path)?.map(|local| self.copy_path(&local)).transpose()?.flatten(),
+                true => local.as_ref().map(|local| self.copy_path(local)).transpose()?.flatten(),
                 false => None,
             };
             if let Some((copy, there)) = copy.as_ref().and_then(|copy| Some((copy, self.tasks.get(copy)?))) {
@@ -111,17 +112,17 @@ impl<I: Index> Folder<I> {
     }
 
     /// Whether our records at the paths that a task changes are still those that it was decided by.
-    fn is_up_to_date(&self, path: &RelPath) -> Result<bool, I::Error> {
+    fn is_up_to_date(&self, path: &RelPath, local: Option<&Local>) -> Result<bool, I::Error> {
         let Some(task) = self.tasks.get(path) else {
             return Ok(false);
         };
         if let Step::Ready(Action::Move { from, .. }) = &task.step {
-            let local = self.index.local(from)?;
-            if !self.tasks.get(from).is_some_and(|removal| removal.is_based_on(local.as_ref())) {
+            let there = self.index.local(from)?;
+            if !self.tasks.get(from).is_some_and(|removal| removal.is_based_on(there.as_ref())) {
                 return Ok(false);
             }
         }
-        Ok(task.is_based_on(self.index.local(path)?.as_ref()))
+        Ok(task.is_based_on(local))
     }
 
     pub(super) fn handle_committed(&mut self, now: Now, outcomes: Vec<CommitOutcome>) -> Result<(), I::Error> {

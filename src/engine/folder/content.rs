@@ -19,6 +19,9 @@ use crate::model::stat::Stat;
 const SOURCES_MAX: usize = 8;
 /// Files with the same first chunk among which one with the whole content is looked for.
 const HOLDERS_MAX: usize = 64;
+/// Equal files that are moved at a time; more of them are copied from one that is not, or each would wait
+/// until those before it have moved.
+const MOVES_MAX: usize = HOLDERS_MAX / 2;
 
 /// Files to copy from, with their recipes.
 type Sources = Vec<(Source, Recipe)>;
@@ -144,11 +147,11 @@ impl<I: Index> Folder<I> {
         let mut is_moving = false;
         let mut candidates = vec![task.target.path.clone()];
         let step = (recipe.chunks().len() / 64).max(1);
-        for chunk in recipe.chunks().iter().step_by(step) {
+        for (nth, chunk) in recipe.chunks().iter().step_by(step).enumerate() {
             if candidates.len() > SOURCES_MAX * 4 {
                 break;
             }
-            let limit = if candidates.len() == 1 { HOLDERS_MAX } else { 4 };
+            let limit = if nth == 0 { HOLDERS_MAX } else { 4 };
             candidates.extend(self.index.holders_of(&chunk.id, limit)?);
         }
         for path in candidates {
@@ -195,12 +198,16 @@ impl<I: Index> Folder<I> {
     /// Whether a content may be in the middle of being copied from one file here to another, other than
     /// to `path`.
     pub(super) fn is_being_copied(&self, content: ContentId, path: &RelPath) -> bool {
-        let of_content = self.stages.range(StageId { content, copy: 0 }..);
-        let mut others = of_content.take_while(|(id, _)| id.content == content).filter(|(_, s)| s.path != *path);
-        others.any(|(_, stage)| match self.tasks.get(&stage.path) {
+        self.stages_of(content).filter(|stage| stage.path != *path).any(|stage| match self.tasks.get(&stage.path) {
             Some(task) => matches!(task.step, Step::Assembling),
             None => stage.is_released,
         })
+    }
+
+    /// Returns the staging files in use for a content.
+    fn stages_of(&self, content: ContentId) -> impl Iterator<Item = &Stage> {
+        let range = self.stages.range(StageId { content, copy: 0 }..);
+        range.take_while(move |(id, _)| id.content == content).map(|(_, stage)| stage)
     }
 
     /// Finds a file that has the whole content and is on its way out: it is renamed, not copied.
@@ -214,7 +221,10 @@ impl<I: Index> Folder<I> {
             return Ok(None);
         };
         let from = &sources[whole as usize].0;
-        if self.is_being_copied(task.content(), &task.target.path) {
+        // Its own staging file is one of them.
+        if self.is_being_copied(task.content(), &task.target.path)
+            || self.stages_of(task.content()).nth(MOVES_MAX).is_some()
+        {
             return Ok(None);
         }
         if self.tasks.contains_key(&from.path) || from.path == task.target.path {

@@ -765,3 +765,35 @@ fn equal_files_of_a_renamed_directory_are_neither_fetched_nor_copied_from_where_
     assert_eq!(plan.sources[0].path, path("x"));
     assert!(bench.want().is_none());
 }
+
+#[test]
+fn many_equal_files_are_renamed_in_one_go() {
+    const COUNT: u64 = 100;
+    let mut bench = Bench::new();
+    let one = recipe(b"one");
+    let names: Vec<_> = (0..COUNT).map(|n| (format!("a{n:03}"), format!("b{n:03}"))).collect();
+    let stat_of = |n: u64| stat(Kind::File, 10 + n, 1);
+    let there: Vec<_> = (0..).zip(&names).map(|(n, (old, _))| (old.as_str(), Found::Entry(stat_of(n)))).collect();
+    bench.scan_all(&there);
+    for (n, (old, _)) in (0..).zip(&names) {
+        bench.give(Input::Hashed(path(old), HashOutcome::Done { stat: stat_of(n), recipe: one.clone() }));
+    }
+    bench.meet(Right::Owner, None);
+    let mut records = Vec::new();
+    for (n, (old, new)) in (1..).zip(&names) {
+        let before = bench.folder.index().local(&path(old)).unwrap().unwrap().record.version;
+        let made = VersionVector::parse(vec![(AuthorId(77), n)]).unwrap();
+        let gone = before.after_change(AuthorId(77), COUNT + n).unwrap();
+        for (name, version, body) in [(new, made, file(&one)), (old, gone, Body::Tombstone)] {
+            let record = Record { path: path(name), version, by: DeviceTag([2; 5]), body };
+            records.push(SentRecord { record, recipe: Some(one.clone()), content: None });
+        }
+    }
+    let (after, through) = (Sequence(0), Sequence(2 * COUNT));
+    let records = Records { folder: FOLDER, after, through, more: false, records };
+    bench.give(Input::Message(peer(), Message::Records(records)));
+    let moved = bench.commit().unwrap().len();
+    let copied = bench.outputs.iter().filter(|o| matches!(o, Output::Assemble(_))).count();
+    assert_eq!((moved + copied) as u64, COUNT, "none of them waits for others");
+    assert!(moved > 1 && bench.want().is_none());
+}
