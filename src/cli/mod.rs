@@ -26,6 +26,7 @@ pub mod restore;
 pub mod serve;
 pub mod status;
 pub mod up;
+pub mod verify;
 pub mod wait;
 
 use std::ffi::OsString;
@@ -82,6 +83,8 @@ enum Command {
     History(history::Args),
     /// Bring back a file or directory as it was
     Restore(restore::Args),
+    /// Read all files again, and find those that the disk has damaged
+    Verify(verify::Args),
     /// List what waits for a person
     Inbox(inbox::Args),
     /// Show the daemon's log
@@ -139,6 +142,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Conflicts(args) => conflicts::run(&context, args),
         Command::History(args) => history::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),
+        Command::Verify(args) => verify::run(&context, &args),
         Command::Inbox(args) => inbox::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),

@@ -448,6 +448,10 @@ fn setting(key: &str, text: &str) -> Result<(&'static str, Item), EditError> {
             let item = number("history_days").map_err(|key| bad(key, "give days, or 0 to keep nothing"))?;
             Ok(("history_days", item))
         }
+        "scrub_days" => {
+            let item = number("scrub_days").map_err(|key| bad(key, "give days, or 0 for never"))?;
+            Ok(("scrub_days", item))
+        }
         "history_size" => {
             HistorySize::parse(text)?;
             Ok(("history_size", value(text)))
@@ -544,6 +548,7 @@ fn template(name: &str, listen: &[SocketAddr]) -> String {
 #              gitignore = true      what .gitignore names is not synced, as with .kinfoldignore
 #              history_days, history_size   as days and size below, for this folder alone
 #              brake = "off"          what others delete or rewrite is never held; or "200 files, 50%"
+#              scrub_days = 30       all files are read and checked within so many days; 0: never
 # [[accepts]]  folders that were accepted and whose offer has not arrived yet
 
 # What people call this device.
@@ -818,6 +823,7 @@ members = [
         assert!(edit.set("data", "history_size", "5%").unwrap());
         assert!(edit.set("data", "gitignore", "true").unwrap());
         assert!(edit.set("data", "rescan_minutes", "0").unwrap());
+        assert!(edit.set("data", "scrub_days", "90").unwrap() && edit.set("data", "scrub_days", "x").is_err());
         assert!(edit.set("data", "brake", "off").unwrap());
         assert_eq!(edit.config().folders[0].brake, None);
         assert!(edit.set("data", "brake", "7 files, 5%").unwrap());

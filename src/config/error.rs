@@ -262,7 +262,9 @@ impl EditError {
             Self::NoSuchDirectory { .. } => "make the directory first, or check the spelling",
             Self::NotADirectory { .. } => "give the path of a directory",
             Self::NotUtf8 { .. } => "rename that directory",
-            Self::UnknownKey { .. } => "settings are rescan_minutes, gitignore, history_days, history_size and brake",
+            Self::UnknownKey { .. } => {
+                "settings are rescan_minutes, gitignore, history_days, history_size, brake and scrub_days"
+            }
         };
         Some(hint.to_owned())
     }

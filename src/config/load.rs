@@ -55,6 +55,8 @@ pub const DEFAULT_HISTORY_DAYS: u32 = 30;
 pub const DEFAULT_HISTORY_SIZE: HistorySize = HistorySize::Percent(10);
 /// Minutes between two full scans, where nothing is said: a net below the watching of changes.
 pub const DEFAULT_RESCAN_MINUTES: u32 = 60;
+/// Days within which all files are read again, where nothing is said.
+pub const DEFAULT_SCRUB_DAYS: u32 = 30;
 /// The word for the right of a member that was removed.
 pub const NO_RIGHT: &str = "none";
 
@@ -182,6 +184,7 @@ impl Reader<'_> {
 
     fn folder(&self, raw: &RawFolder, history: History) -> Result<Folder, Fault> {
         let rescan_minutes = raw.rescan_minutes.unwrap_or(DEFAULT_RESCAN_MINUTES);
+        let scrub_days = raw.scrub_days.unwrap_or(DEFAULT_SCRUB_DAYS);
         Ok(Folder {
             name: self.label(&raw.name)?,
             id: FolderId::parse(raw.id.get_ref())
@@ -199,6 +202,7 @@ impl Reader<'_> {
                 None => Some(Thresholds::default()),
                 Some(text) => brake::parse(text.get_ref()).map_err(|error| self.fault(text.span(), error))?,
             },
+            scrub: (scrub_days > 0).then(|| Duration::from_secs(u64::from(scrub_days) * 86_400)),
         })
     }
 
@@ -405,6 +409,7 @@ mod tests {
             history_days = 0
             history_size = "5%"
             brake = "300 files, 40%"
+            scrub_days = 0
             members = [
               {{ device = "{a}", right = "owner" }},
               {{ device = "{b}", right = "none", stamp = 4 }},
@@ -427,6 +432,7 @@ mod tests {
         assert_eq!((data.rescan, more.rescan), (None, Some(Duration::from_secs(3600))));
         assert_eq!(data.brake.as_ref().map(Thresholds::first), Some(Grade { files: 300, percent: 40 }));
         assert_eq!(more.brake, Some(Thresholds::default()), "it is on where nothing is said");
+        assert_eq!((data.scrub, more.scrub), (None, Some(Duration::from_secs(30 * 86_400))));
         assert_eq!(data.members.right_of(&a), Some(Right::Owner));
         assert_eq!(data.members.lines()[1], Member { device: b, right: None, stamp: 4 });
         assert_eq!(config.device_named("laptop"), config.device(&a));

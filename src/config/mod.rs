@@ -117,6 +117,8 @@ pub struct Folder {
     pub history: History,
     /// When what another device did is held until a person looks; `None`: never.
     pub brake: Option<Thresholds>,
+    /// Time within which all files are read again and compared with what is recorded; `None`: never.
+    pub scrub: Option<Duration>,
 }
 
 /// A folder that was accepted before its offer arrived.

@@ -101,6 +101,8 @@ pub struct RawFolder {
     pub history_size: Option<Spanned<RawSize>>,
     /// `on`, `off`, or how much is too much.
     pub brake: Option<Spanned<String>>,
+    /// Days within which all files are read again; 0: never.
+    pub scrub_days: Option<u32>,
 }
 
 /// One of a folder's `members`.

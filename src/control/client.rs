@@ -34,6 +34,7 @@ use crate::control::types::Restored;
 use crate::control::types::ScanFolder;
 use crate::control::types::Status;
 use crate::control::types::SyncState;
+use crate::control::types::{Verified, Verify};
 use crate::model::limits::CONTROL_ANSWER_LEN_MAX;
 
 /// How long a question may take that the daemon answers from memory.
@@ -125,6 +126,16 @@ impl Client {
     /// Lets go what is held in a folder, or rejects it. Returns how much it was.
     pub fn release(&self, folder: &str, reject: bool) -> Result<Released, ControlError> {
         self.post("/v1/folders/release", &ReleaseFolder { folder: folder.to_owned(), reject }, PATIENT)
+    }
+
+    /// Has all files of a folder, or of all folders, compared with their records, and with `heal` mended.
+    pub fn verify(&self, folder: Option<&str>, heal: bool) -> Result<(), ControlError> {
+        self.post("/v1/folders/verify", &Verify { folder: folder.map(str::to_owned), heal }, PATIENT)
+    }
+
+    /// Asks how far that has come.
+    pub fn verified(&self, folder: Option<&str>) -> Result<Vec<Verified>, ControlError> {
+        self.get(&with_folder("/v1/folders/verify", folder))
     }
 
     /// Settles a conflict.

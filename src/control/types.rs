@@ -278,6 +278,52 @@ pub struct Released {
     pub rewritten: u64,
 }
 
+/// To compare all files with their records.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Verify {
+    /// In which folder; in all where it is left out.
+    pub folder: Option<String>,
+    /// Whether to mend what is damaged from what connected devices have.
+    #[serde(default)]
+    pub heal: bool,
+}
+
+/// Where the check of a folder's files stands.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Verified {
+    /// Which folder.
+    pub folder: String,
+    /// Whether one was asked for since the daemon started.
+    pub begun: bool,
+    /// Whether it is under way.
+    pub running: bool,
+    /// Files that were read.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files of the folder.
+    pub total_files: u64,
+    /// Their bytes.
+    pub total_bytes: u64,
+    /// Files that were found damaged.
+    pub found: u64,
+    /// Files that were healed since.
+    pub healed: u64,
+    /// Files that are damaged now, as far as is known.
+    pub damaged: Vec<Damaged>,
+    /// When all files were last checked without being asked.
+    pub scrubbed: Option<Time>,
+}
+
+/// A file that holds something else than what was written there.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Damaged {
+    /// Which file; absolute.
+    pub path: RawPath,
+    /// Bytes of the chunks that are not what they should be.
+    pub bytes: u64,
+}
+
 /// Two edits of a path that did not know of each other.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Conflict {

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use crate::config::load::real_path;
 use crate::control::log::LogRing;
 use crate::control::types::{
-    ApiError, ApiErrorKind, Conflict, DeviceRef, FolderState, FolderStatus, Held, HeldFile, HistoryEntry, InboxItem,
-    KeepConflict, LogLine, MemberStatus, Offer, PeerStatus, PolicyStatus, RawPath, ReleaseFolder, Released, Restore,
-    Restored, Status, SyncState, Time, WatchStatus,
+    ApiError, ApiErrorKind, Conflict, Damaged, DeviceRef, FolderState, FolderStatus, Held, HeldFile, HistoryEntry,
+    InboxItem, KeepConflict, LogLine, MemberStatus, Offer, PeerStatus, PolicyStatus, RawPath, ReleaseFolder, Released,
+    Restore, Restored, Status, SyncState, Time, Verified, Verify, WatchStatus,
 };
 use crate::daemon::control::Api;
 use crate::daemon::folder::{Command, Report};
@@ -466,6 +466,36 @@ impl Api for Daemon {
             released.rewritten += counts.rewritten;
         }
         Ok(released)
+    }
+
+    fn verify(&self, verify: Verify) -> Result<(), ApiError> {
+        self.wait_started();
+        for (_, asked) in self.named(verify.folder.as_deref())? {
+            asked.ask(|reply| Command::Verify(verify.heal, reply))?;
+        }
+        Ok(())
+    }
+
+    fn verified(&self, folder: Option<&str>) -> Result<Vec<Verified>, ApiError> {
+        let mut all = Vec::new();
+        for (_, asked) in self.named(folder)? {
+            let (status, totals) = asked.ask(Command::Verified)?;
+            let damaged = status.damaged.iter();
+            all.push(Verified {
+                folder: asked.name.clone(),
+                begun: status.is_begun,
+                running: status.is_running,
+                files: status.files,
+                bytes: status.bytes,
+                total_files: totals.files,
+                total_bytes: totals.bytes,
+                found: status.found,
+                healed: status.healed,
+                damaged: damaged.map(|(path, bytes)| Damaged { path: asked.absolute(path), bytes: *bytes }).collect(),
+                scrubbed: status.scrubbed_ns.map(Time::from_unix_ns),
+            });
+        }
+        Ok(all)
     }
 
     fn keep(&self, keep: KeepConflict) -> Result<(), ApiError> {

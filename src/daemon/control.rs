@@ -52,6 +52,7 @@ use crate::control::types::Restored;
 use crate::control::types::ScanFolder;
 use crate::control::types::Status;
 use crate::control::types::SyncState;
+use crate::control::types::{Verified, Verify};
 use crate::model::limits::LOG_LINES_MAX;
 
 /// Longest time that a client may have the log wait for a line.
@@ -79,6 +80,10 @@ pub trait Api: Send + Sync + 'static {
     fn scan(&self, folder: &str) -> Result<(), ApiError>;
     /// Lets go what is held in a folder, or rejects it.
     fn release(&self, release: ReleaseFolder) -> Result<Released, ApiError>;
+    /// Has all files compared with their records; returns when that is begun.
+    fn verify(&self, verify: Verify) -> Result<(), ApiError>;
+    /// Tells how far that has come in a folder, or in all of them.
+    fn verified(&self, folder: Option<&str>) -> Result<Vec<Verified>, ApiError>;
     /// Settles a conflict.
     fn keep(&self, keep: KeepConflict) -> Result<(), ApiError>;
     /// Returns the kept states of a path, newest first.
@@ -161,6 +166,7 @@ fn router(api: Arc<dyn Api>, stop: watch::Receiver<bool>) -> Router {
         .route("/v1/log", get(log))
         .route("/v1/folders/scan", post(scan))
         .route("/v1/folders/release", post(release))
+        .route("/v1/folders/verify", post(verify).get(verified))
         .route("/v1/conflicts/keep", post(keep))
         .route("/v1/history", post(history))
         .route("/v1/restore", post(restore))
@@ -207,6 +213,15 @@ async fn scan(State(server): State<Server>, Body(ask): Body<ScanFolder>) -> Resu
 
 async fn release(State(server): State<Server>, Body(ask): Body<ReleaseFolder>) -> Result<Json<Released>, Refusal> {
     server.ask(move |api| api.release(ask)).await
+}
+
+async fn verify(State(server): State<Server>, Body(ask): Body<Verify>) -> Result<Json<()>, Refusal> {
+    server.ask(move |api| api.verify(ask)).await
+}
+
+async fn verified(State(server): State<Server>, query: AskedQuery<OfFolder>) -> Result<Json<Vec<Verified>>, Refusal> {
+    let Query(OfFolder { folder }) = query?;
+    server.ask(move |api| api.verified(folder.as_deref())).await
 }
 
 async fn keep(State(server): State<Server>, Body(ask): Body<KeepConflict>) -> Result<Json<()>, Refusal> {
@@ -342,6 +357,14 @@ mod tests {
             self.note(format!("release {} reject={}", release.folder, release.reject));
             Ok(Released { deleted: 3, rewritten: 0 })
         }
+        fn verify(&self, verify: Verify) -> Result<(), ApiError> {
+            self.note(format!("verify {:?} heal={}", verify.folder, verify.heal));
+            Ok(())
+        }
+        fn verified(&self, folder: Option<&str>) -> Result<Vec<Verified>, ApiError> {
+            self.note(format!("verified {folder:?}"));
+            Ok(vec![Verified { files: 2, ..Verified::default() }])
+        }
         fn keep(&self, keep: KeepConflict) -> Result<(), ApiError> {
             self.note(format!("keep {} {:?}", keep.path, keep.keep));
             Ok(())
@@ -409,6 +432,8 @@ mod tests {
         assert_eq!(client.conflicts(Some("x")).unwrap(), []);
         client.scan("data").unwrap();
         assert_eq!(client.release("data", true).unwrap(), Released { deleted: 3, rewritten: 0 });
+        client.verify(Some("data"), true).unwrap();
+        assert_eq!(client.verified(None).unwrap()[0].files, 2);
         client.keep(&KeepConflict { path: path.clone(), keep: Keep::Theirs }).unwrap();
         assert_eq!(client.history(&path).unwrap(), []);
         let at = Some(Time::from_unix_ns(1));
@@ -422,6 +447,8 @@ mod tests {
                 "sync Some(\"été & co\")",
                 "scan data",
                 "release data reject=true",
+                "verify Some(\"data\") heal=true",
+                "verified None",
                 "keep /data/a b Theirs",
                 "history /data/a b",
                 "restore /data/a b at Some(\"1970-01-01T00:00:00.000000001Z\")",

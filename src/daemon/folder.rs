@@ -18,8 +18,8 @@ use crate::disk::ignore::Gitignores;
 use crate::engine::brake::HeldCounts;
 use crate::engine::chunk::VerifiedChunk;
 use crate::engine::effect::HashOutcome;
-use crate::engine::folder::{FolderStatus, HeldBy, Input};
-use crate::engine::index::{Index, Kept, Local};
+use crate::engine::folder::{FolderStatus, HeldBy, Input, VerifyStatus};
+use crate::engine::index::{Index, Kept, Local, Totals};
 use crate::model::brake::Thresholds;
 use crate::model::id::{DeviceId, FolderId, Incarnation, Sequence};
 use crate::model::path::RelPath;
@@ -44,6 +44,10 @@ pub enum Command {
     HelloFor(DeviceId, Sender<IndexHello>),
     /// Where the folder stands.
     Status(Sender<Report>),
+    /// Compare all files with their records, and with `true` heal what is damaged.
+    Verify(bool, Sender<()>),
+    /// How far that has come.
+    Verified(Sender<(VerifyStatus, Totals)>),
     /// All problems.
     Problems(Sender<Vec<Problem>>),
     /// What is held of each peer, with some of the names.
@@ -123,6 +127,8 @@ pub struct Settings {
     pub history_bytes_max: u64,
     /// When a change set of a peer is held until a person looks; `None`: never.
     pub brake: Option<Thresholds>,
+    /// Time within which all files are read again and compared with their records; `None`: never.
+    pub scrub: Option<Duration>,
 }
 
 /// A running folder, as others see it.

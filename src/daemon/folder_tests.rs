@@ -43,6 +43,7 @@ impl Lab {
             history_days: 30,
             history_bytes_max: 1 << 30,
             brake: Some(crate::model::brake::Thresholds::default()),
+            scrub: None,
         };
         self.folder = Some(FolderHandle::start(settings, self.pool.clone()).unwrap());
     }

@@ -265,6 +265,7 @@ impl Hub {
             history_days: folder.history.days,
             history_bytes_max,
             brake: folder.brake.clone(),
+            scrub: folder.scrub,
         }
     }
 

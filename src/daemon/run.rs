@@ -22,10 +22,12 @@ use crate::disk::read::Reader;
 use crate::disk::root::Root;
 use crate::disk::scan::scan;
 use crate::disk::staging::{assemble, sweep};
+use crate::disk::verify::verify;
 use crate::engine::brake::HeldCounts;
 use crate::engine::conflict;
 use crate::engine::effect::{
     Action, AssembleOutcome, CommitItem, CommitOutcome, HashOutcome, JobId, ScanEnd, ScanItem, Scope, StageId,
+    VerifyItem, VerifyOutcome,
 };
 use crate::engine::folder::{Folder, Input, Note, Now, Output, Params};
 use crate::engine::index::Index;
@@ -50,6 +52,7 @@ const EXPIRE_INTERVAL: Duration = Duration::from_secs(600);
 enum Finding {
     Items(JobId, Vec<ScanItem>),
     End(JobId, ScanEnd),
+    Verified(Vec<VerifyOutcome>),
 }
 
 fn random<const N: usize>() -> [u8; N] {
@@ -106,7 +109,8 @@ pub(super) struct Run {
     /// How often the index was opened: commits that an earlier state asked for are not begun any more.
     life: u64,
     findings: (Sender<Finding>, Receiver<Finding>),
-    scans: Vec<JoinHandle<()>>,
+    /// Threads that look at the folder, and may send findings.
+    readers: Vec<JoinHandle<()>>,
 }
 
 type Engine = Folder<SqliteIndex>;
@@ -134,7 +138,7 @@ impl Run {
             epoch_ends: Sequence(0),
             life: 0,
             findings: bounded(16),
-            scans: Vec::new(),
+            readers: Vec::new(),
         }
     }
 
@@ -151,12 +155,12 @@ impl Run {
                     self.life = self.place.begin_life();
                     let mut engine = Folder::open(self.params(), index);
                     let result = self.drive(&mut engine, inbox, peers);
-                    for scan in std::mem::take(&mut self.scans) {
+                    for reader in std::mem::take(&mut self.readers) {
                         self.place.cancel.store(true, Ordering::Relaxed);
-                        while !scan.is_finished() {
+                        while !reader.is_finished() {
                             self.findings.1.recv_timeout(Duration::from_millis(10)).ok();
                         }
-                        scan.join().ok();
+                        reader.join().ok();
                     }
                     if result.is_ok()
                         && let Err(error) = self.close(engine.into_index())
@@ -198,6 +202,7 @@ impl Run {
             quiet: Duration::from_millis(10),
             patience: Duration::from_millis(1000),
             brake: self.settings.brake.clone(),
+            scrub: self.settings.scrub,
             seed: random(),
         }
     }
@@ -390,6 +395,13 @@ impl Run {
                 let history_bytes = engine.index().kept_bytes()?;
                 reply.send(Report { status, is_settled: engine.is_settled(), history_bytes }).ok();
             }
+            Command::Verify(heals, reply) => {
+                engine.begin_verify(now, heals);
+                reply.send(()).ok();
+            }
+            Command::Verified(reply) => {
+                reply.send((engine.verify_status(), engine.index().totals()?)).ok();
+            }
             Command::Problems(reply) => {
                 reply.send(engine.problems().collect()).ok();
             }
@@ -470,8 +482,12 @@ impl Run {
         match finding {
             Finding::Items(job, items) => engine.handle(now, Input::Scanned(job, items)),
             Finding::End(job, end) => {
-                self.scans.retain(|scan| !scan.is_finished());
+                self.readers.retain(|reader| !reader.is_finished());
                 engine.handle(now, Input::ScanEnded(job, end))
+            }
+            Finding::Verified(outcomes) => {
+                self.readers.retain(|reader| !reader.is_finished());
+                engine.handle(now, Input::Verified(outcomes))
             }
         }
     }
@@ -480,6 +496,7 @@ impl Run {
         match output {
             Output::Scan(job, scope) => self.scan(job, scope),
             Output::Hash(path, stat) => self.hash(path, stat),
+            Output::Verify(items, is_slow) => self.verify(items, is_slow),
             Output::Assemble(plan) => {
                 let (place, commands) = (self.place.clone(), self.commands.clone());
                 self.pool.run_in_order(lane(plan.stage), move |memory| {
@@ -565,7 +582,7 @@ impl Run {
             findings.send(Finding::End(job, end)).ok();
         };
         match thread::Builder::new().name("scan".into()).spawn(look) {
-            Ok(thread) => self.scans.push(thread),
+            Ok(thread) => self.readers.push(thread),
             Err(error) => {
                 tracing::error!(%error, "no thread for a scan");
                 self.commands.send(Command::Input(Input::ScanEnded(job, ScanEnd::Cancelled))).ok();
@@ -587,6 +604,26 @@ impl Run {
             };
             commands.send(Command::Read(path, outcome, durability)).ok();
         });
+    }
+
+    /// Not by the pool: a slow reading would keep one of its threads from those who wait.
+    fn verify(&mut self, items: Vec<VerifyItem>, is_slow: bool) {
+        let (place, findings, count) = (self.place.clone(), self.findings.0.clone(), items.len());
+        let read = move || {
+            let outcomes = match place.root() {
+                Some(root) => verify(&root, &items, is_slow, &place.cancel),
+                None => vec![VerifyOutcome::Changed; items.len()],
+            };
+            findings.send(Finding::Verified(outcomes)).ok();
+        };
+        match thread::Builder::new().name("verify".into()).spawn(read) {
+            Ok(thread) => self.readers.push(thread),
+            Err(error) => {
+                tracing::error!(%error, "no thread to verify files");
+                let failed = vec![VerifyOutcome::Failed(error.to_string()); count];
+                self.commands.send(Command::Input(Input::Verified(failed))).ok();
+            }
+        }
     }
 
     fn commit(&self, items: Vec<CommitItem>) {
@@ -653,6 +690,7 @@ impl Run {
                 let (deleted, rewritten) = (counts.deleted, counts.rewritten);
                 tracing::warn!(folder, device = %peer, deleted, rewritten, "held: a device would delete or rewrite much of the folder; see `kinfold inbox`");
             }
+            Note::Healed(path) => tracing::info!(folder, %path, "it was damaged and is whole again"),
             Note::NewIncarnation => {
                 tracing::warn!(
                     folder,

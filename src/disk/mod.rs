@@ -18,6 +18,7 @@ pub mod read;
 pub mod root;
 pub mod scan;
 pub mod staging;
+pub mod verify;
 pub mod watch;
 
 mod batch;

@@ -103,6 +103,37 @@ pub enum HashOutcome {
     Failed(String),
 }
 
+// ---------------------------------------------------------------------------------------- verify
+
+/// A file whose content is to be compared with what is recorded of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct VerifyItem {
+    /// Where it lies.
+    pub path: RelPath,
+    /// What it must be; another file there now is not compared.
+    pub stat: Stat,
+    /// The chunks that it should have.
+    pub recipe: Recipe,
+}
+
+/// What came of comparing a file's content with what is recorded of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum VerifyOutcome {
+    /// It holds just that.
+    Intact,
+    /// It is the same file, unchanged by its stat, and holds something else.
+    Damaged {
+        /// Bytes of the chunks that are not what they should be.
+        bytes: u64,
+        /// The system's words, where it could not read them at all.
+        detail: String,
+    },
+    /// It is not, or no longer, what was expected; look at it again.
+    Changed,
+    /// It could not be opened.
+    Failed(String),
+}
+
 // --------------------------------------------------------------------------------------- staging
 
 /// Names a staged file. The disk derives the file's name from it.

@@ -145,6 +145,12 @@ pub trait Index {
     /// Stores that.
     fn set_brake(&mut self, state: &[u8]) -> Result<(), Self::Error>;
 
+    /// Returns how far the slow check of all files has come, as the engine left it; empty at first.
+    fn scrub(&self) -> Result<Vec<u8>, Self::Error>;
+
+    /// Stores that.
+    fn set_scrub(&mut self, state: &[u8]) -> Result<(), Self::Error>;
+
     /// Returns what a peer holds at `path`, if that was stored.
     fn remote(&self, peer: &DeviceId, path: &RelPath) -> Result<Option<Remote>, Self::Error>;
 

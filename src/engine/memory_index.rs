@@ -28,6 +28,7 @@ pub enum MemoryIndexError {
 pub struct MemoryIndex {
     head: Head,
     brake: Vec<u8>,
+    scrub: Vec<u8>,
     locals: BTreeMap<RelPath, Held>,
     remotes: BTreeMap<(RelPath, DeviceId), Remote>,
     cursors: BTreeMap<DeviceId, Cursor>,
@@ -70,6 +71,7 @@ type KeptKey = (i64, u64);
 enum Undo {
     Head(Head),
     Brake(Vec<u8>),
+    Scrub(Vec<u8>),
     Local(RelPath, Option<Box<Held>>),
     Remote((RelPath, DeviceId), Option<Box<Remote>>),
     Cursor(DeviceId, Option<Cursor>),
@@ -82,6 +84,7 @@ impl MemoryIndex {
         Self {
             head: Head { incarnation, last_sequence: Sequence(0), tree_hash: [0; 32] },
             brake: Vec::new(),
+            scrub: Vec::new(),
             locals: BTreeMap::new(),
             remotes: BTreeMap::new(),
             cursors: BTreeMap::new(),
@@ -105,6 +108,7 @@ impl MemoryIndex {
             match undo {
                 Undo::Head(head) => self.head = head,
                 Undo::Brake(brake) => self.brake = brake,
+                Undo::Scrub(scrub) => self.scrub = scrub,
                 Undo::Local(path, held) => drop(self.put_local(&path, held.map(|h| *h))),
                 Undo::Remote(key, remote) => drop(self.put_remote(&key, remote.map(|r| *r))),
                 Undo::Cursor(peer, cursor) => drop(self.put_cursor(&peer, cursor)),
@@ -381,6 +385,16 @@ impl Index for MemoryIndex {
     fn set_brake(&mut self, state: &[u8]) -> Result<(), Self::Error> {
         let before = std::mem::replace(&mut self.brake, state.to_vec());
         self.journal.push(Undo::Brake(before));
+        Ok(())
+    }
+
+    fn scrub(&self) -> Result<Vec<u8>, Self::Error> {
+        Ok(self.scrub.clone())
+    }
+
+    fn set_scrub(&mut self, state: &[u8]) -> Result<(), Self::Error> {
+        let before = std::mem::replace(&mut self.scrub, state.to_vec());
+        self.journal.push(Undo::Scrub(before));
         Ok(())
     }
 

@@ -38,6 +38,8 @@ pub enum ProblemKind {
     ContentMissing,
     /// A peer announced what it may not, or what cannot be.
     Refused,
+    /// It holds something else than what was written there, although nobody wrote to it since.
+    Damaged,
 }
 
 impl ProblemKind {
@@ -55,6 +57,7 @@ impl ProblemKind {
             Self::RootMissing => "the folder is missing, or is not the one it was; it is stopped",
             Self::ContentMissing => "no connected device has its content",
             Self::Refused => "was announced by a device but cannot be taken",
+            Self::Damaged => "is damaged: its content changed although nobody wrote to it",
         }
     }
 
@@ -76,6 +79,9 @@ impl ProblemKind {
             }
             Self::ContentMissing => "connect the device that has it",
             Self::Refused => "look at `kinfold log`, and check that device",
+            Self::Damaged => {
+                "check the disk; `kinfold verify --heal` mends it from another device; if the content is right, `touch` it"
+            }
         }
     }
 }

@@ -161,14 +161,9 @@ impl RowKey {
         Self(key)
     }
 
-    /// The key of what the brake remembers.
-    pub(crate) fn brake() -> Self {
-        Self(vec![b'b'])
-    }
-
-    /// The key of the epochs.
-    pub(crate) fn epoch() -> Self {
-        Self(vec![b'o'])
+    /// The key of the only row of a table.
+    pub(crate) fn single(tag: u8) -> Self {
+        Self(vec![tag])
     }
 
     pub(crate) fn seal(mut self, blob: &mut Vec<u8>) {

@@ -23,10 +23,8 @@ use crate::model::id::{ChunkId, DeviceId, Epoch, Incarnation, Sequence};
 use crate::model::limits::{INLINE_CHUNKS_MAX, VERSION_COUNTER_MAX};
 use crate::model::path::RelPath;
 use crate::model::recipe::{ChunkRef, Recipe};
-use crate::store::brake;
 use crate::store::codec::{self, Entry, State, StoredRecipe};
 use crate::store::dirs::Dirs;
-use crate::store::epoch;
 use crate::store::error::{At, StoreError};
 use crate::store::kept;
 use crate::store::meta::{self, Meta};
@@ -34,6 +32,7 @@ use crate::store::migrations;
 use crate::store::peers::Peers;
 use crate::store::recipes;
 use crate::store::remotes;
+use crate::store::single::Single;
 
 const TABLE: &str = "entry";
 /// How long opening waits for another process that is just closing the index.
@@ -96,7 +95,7 @@ impl SqliteIndex {
             check_file(&conn)?;
         }
         let peers = Peers::read(&conn)?;
-        let brake = brake::read(&conn)?;
+        let brake = Single::Brake.read(&conn)?.unwrap_or_default();
         let path = path.to_owned();
         Ok(Self { conn, path, dirs: Dirs::default(), meta, peers, brake, is_changed: false, is_stale: false })
     }
@@ -132,12 +131,17 @@ impl SqliteIndex {
 
     /// Returns the epoch that this index is in and the one that it may have begun, if it has any.
     pub fn epochs(&self) -> Result<Option<[Epoch; 2]>, StoreError> {
-        epoch::read(&self.conn)
+        let Some(data) = Single::Epoch.read(&self.conn)? else { return Ok(None) };
+        match data.as_chunks::<16>() {
+            ([now, next], []) => Ok(Some([Epoch(*now), Epoch(*next)])),
+            _ => Err(StoreError::corrupt("epoch", "its row has another length")),
+        }
     }
 
     /// Stores them; durable with the next commit.
     pub fn set_epochs(&mut self, epochs: [Epoch; 2]) -> Result<(), StoreError> {
-        self.change(|index| epoch::write(&index.conn, epochs))
+        let [now, next] = epochs;
+        self.change(|index| Single::Epoch.write(&index.conn, [now.0, next.0].concat()))
     }
 
     /// Makes a change; if it fails, all since the last commit is taken back.
@@ -184,7 +188,7 @@ impl SqliteIndex {
         self.dirs.clear();
         (self.meta, _) = Meta::read(&self.conn)?;
         self.peers = Peers::read(&self.conn)?;
-        self.brake = brake::read(&self.conn)?;
+        self.brake = Single::Brake.read(&self.conn)?.unwrap_or_default();
         self.is_changed = false;
         self.is_stale = false;
         Ok(())
@@ -483,11 +487,19 @@ impl Index for SqliteIndex {
 
     fn set_brake(&mut self, state: &[u8]) -> Result<(), StoreError> {
         self.change(|index| {
-            brake::write(&index.conn, state)?;
+            Single::Brake.write(&index.conn, state.to_vec())?;
             index.brake = state.to_vec();
             index.is_changed = true;
             Ok(())
         })
+    }
+
+    fn scrub(&self) -> Result<Vec<u8>, StoreError> {
+        Ok(Single::Scrub.read(&self.conn)?.unwrap_or_default())
+    }
+
+    fn set_scrub(&mut self, state: &[u8]) -> Result<(), StoreError> {
+        self.change(|index| Single::Scrub.write(&index.conn, state.to_vec()))
     }
 
     fn remote(&self, peer: &DeviceId, path: &RelPath) -> Result<Option<Remote>, StoreError> {
@@ -738,7 +750,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let index = SqliteIndex::open(&dir.path().join("index"), Incarnation(1)).unwrap();
         let sources = [include_str!("index.rs"), include_str!("recipes.rs"), include_str!("remotes.rs")];
-        let others = [include_str!("kept.rs"), include_str!("dirs.rs"), include_str!("brake.rs")];
+        let others = [include_str!("kept.rs"), include_str!("dirs.rs"), include_str!("single.rs")];
         let mut looked_at = 0;
         for source in sources.into_iter().chain(others) {
             let production = source.split("#[cfg(test)]").next().unwrap();
@@ -756,6 +768,6 @@ mod tests {
                 looked_at += 1;
             }
         }
-        assert!(looked_at >= 18, "{looked_at}");
+        assert!(looked_at >= 19, "{looked_at}");
     }
 }

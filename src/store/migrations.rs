@@ -9,7 +9,7 @@ use crate::store::error::{At, StoreError};
 use crate::store::meta::Meta;
 
 /// The newest format version, which `schema.sql` describes.
-pub(crate) const VERSION: i64 = 3;
+pub(crate) const VERSION: i64 = 4;
 /// "KINF".
 const APPLICATION_ID: i64 = 0x4b49_4e46;
 
@@ -17,6 +17,7 @@ const APPLICATION_ID: i64 = 0x4b49_4e46;
 const STEPS: &[&str] = &[
     "CREATE TABLE brake (one INTEGER PRIMARY KEY CHECK (one = 1), data BLOB NOT NULL)",
     "CREATE TABLE epoch (one INTEGER PRIMARY KEY CHECK (one = 1), data BLOB NOT NULL)",
+    "CREATE TABLE scrub (one INTEGER PRIMARY KEY CHECK (one = 1), data BLOB NOT NULL)",
 ];
 
 const _: () = assert!(STEPS.len() as i64 + 1 == VERSION);

@@ -11,13 +11,12 @@
 pub mod error;
 pub mod index;
 
-mod brake;
 mod codec;
 mod dirs;
-mod epoch;
 mod kept;
 mod meta;
 mod migrations;
 mod peers;
 mod recipes;
 mod remotes;
+mod single;

@@ -1,4 +1,4 @@
--- The index of one folder on one device: format version 3.
+-- The index of one folder on one device: format version 4.
 --
 -- This file is the description of the format and also what creates it. A change of it is a new
 -- version, with a step in migrations.rs that leads there from the one before.
@@ -117,6 +117,13 @@ CREATE TABLE epoch (
     data BLOB NOT NULL
 );
 
+-- How far the slow check of all files has come, in a form of the engine's (src/engine/folder/verify.rs);
+-- no row at first.
+CREATE TABLE scrub (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    data BLOB NOT NULL
+);
+
 -- Former versions that were put aside, by where they lay and when that ended.
 CREATE TABLE kept (
     kept  INTEGER PRIMARY KEY,
@@ -128,4 +135,4 @@ CREATE INDEX kept_by_path ON kept (path);
 CREATE INDEX kept_by_until ON kept (until);
 
 PRAGMA application_id = 0x4b494e46;
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;

@@ -22,6 +22,7 @@ use kinfold::control::types::Restored;
 use kinfold::control::types::Status;
 use kinfold::control::types::SyncState;
 use kinfold::control::types::Time;
+use kinfold::control::types::{Damaged, Verified, Verify};
 use kinfold::daemon::control;
 use kinfold::daemon::control::Api;
 use kinfold::model::id::DeviceId;
@@ -39,6 +40,7 @@ struct Fake {
     offers: Vec<Offer>,
     history: Vec<HistoryEntry>,
     log: Vec<LogLine>,
+    verified: Vec<Verified>,
     /// How many questions are answered with "not yet".
     not_yet: Mutex<u32>,
     refuses_reload: bool,
@@ -84,6 +86,19 @@ impl Api for Fake {
         self.note(format!("release {} reject={}", release.folder, release.reject));
         let held = Released { deleted: 1000, rewritten: 1 };
         Ok(if release.folder == "data" { held } else { Released::default() })
+    }
+    fn verify(&self, verify: Verify) -> Result<(), ApiError> {
+        if verify.folder.as_deref() == Some("nothing") {
+            return Err(ApiError::new(ApiErrorKind::NotFound, "there is no folder `nothing` here"));
+        }
+        self.note(format!("verify {:?} heal={}", verify.folder, verify.heal));
+        Ok(())
+    }
+    fn verified(&self, _: Option<&str>) -> Result<Vec<Verified>, ApiError> {
+        let mut not_yet = self.not_yet.lock().unwrap();
+        let running = *not_yet > 0;
+        *not_yet = not_yet.saturating_sub(1);
+        Ok(self.verified.iter().map(|one| Verified { running, ..one.clone() }).collect())
     }
     fn keep(&self, keep: KeepConflict) -> Result<(), ApiError> {
         self.note(format!("keep {} {:?}", keep.path, keep.keep));
@@ -400,5 +415,54 @@ fn a_line_of_the_log_says_when_where_and_what() {
         --- stdout
         {"seq":7,"time":"2026-05-31T18:00:00.5Z","level":"WARN","message":"cannot be read\u202e","folder":"data","path":"a/b\\n"}
         "#);
+    });
+}
+
+#[test]
+fn a_check_of_all_files_ends_with_what_it_found() {
+    let device = Device::new();
+    let one = Verified { folder: "data".to_owned(), begun: true, files: 3, bytes: 2048, ..Verified::default() };
+    let fake = Fake { verified: vec![one.clone()], not_yet: Mutex::new(3), ..Fake::default() };
+    let done = with_daemon(&device, fake, || {
+        sees!(device, ["verify"], @r"
+        exit 0
+        --- stdout
+        data: 3 files read (2.00 KiB)
+        data: all is as it was written
+        ");
+        sees!(device, ["verify", "nothing"], @r"
+        exit 1
+        --- stderr
+        error: there is no folder `nothing` here
+        ");
+    });
+    assert_eq!(done, ["verify None heal=false"]);
+
+    let damaged = vec![Damaged { path: raw(Path::new("/nowhere/data/a\u{1b}b")), bytes: 1024 }];
+    let found = Verified { damaged, found: 2, healed: 1, ..one.clone() };
+    let fake = Fake { verified: vec![found], ..Fake::default() };
+    let done = with_daemon(&device, fake, || {
+        sees!(device, ["verify", "--heal", "data"], @r"
+        exit 4
+        --- stdout
+        data: 3 files read (2.00 KiB)
+        data: 1 file is whole again; what lay there is in history
+        /nowhere/data/a\u{1b}b: damaged (1.00 KiB)
+        what to do: check the disk; `kinfold verify --heal` mends what a connected device has whole; if a content is right, `touch` the file
+        ");
+        let output = device.command(&["verify", "--json"]).output().unwrap();
+        let json: Vec<Verified> = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((json[0].healed, json[0].damaged.len()), (1, 1));
+    });
+    assert_eq!(done, [r#"verify Some("data") heal=true"#, "verify None heal=false"]);
+
+    let fake = Fake { verified: vec![Verified { begun: false, ..one }], ..Fake::default() };
+    with_daemon(&device, fake, || {
+        sees!(device, ["verify"], @r"
+        exit 1
+        --- stderr
+        error: the check was broken off
+        hint: see `kinfold log`
+        ");
     });
 }

@@ -464,7 +464,7 @@ fn what_cannot_be_shared_is_refused() {
     exit 1
     --- stderr
     error: there is no setting `colour`
-    hint: settings are rescan_minutes, gitignore, history_days, history_size and brake
+    hint: settings are rescan_minutes, gitignore, history_days, history_size, brake and scrub_days
     "#);
     sees!(device, ["folder", "set", "data", "history_days=many"], @r#"
     exit 1

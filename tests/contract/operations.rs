@@ -83,6 +83,8 @@ pub enum Op {
     Stand { at: usize, peer: u8, seed: u64 },
     /// Sets what the brake remembers.
     Brake(u8),
+    /// Sets how far the slow check has come.
+    Scrub(u8),
     /// Sets how far a peer has come.
     Cursor { peer: u8, seed: u64 },
     /// Forgets a peer.
@@ -136,6 +138,7 @@ pub fn apply<I: Index>(index: &mut I, op: &Op) {
             }
         }
         Op::Brake(n) => index.set_brake(&vec![n; n as usize]).unwrap(),
+        Op::Scrub(n) => index.set_scrub(&vec![n; n as usize]).unwrap(),
         Op::Cursor { peer: n, seed } => {
             let incarnation = (seed & 1 == 1).then_some(Incarnation(seed));
             let cursor = Cursor { incarnation, received: Sequence(seed % 100), acknowledged: Sequence(seed % 90) };
@@ -210,6 +213,7 @@ pub fn assert_same<A: Index, B: Index>(a: &A, b: &B) {
     assert_eq!(a.last_sequence(), b.last_sequence());
     assert_eq!(a.tree_hash(), b.tree_hash());
     assert_eq!(a.brake(), b.brake());
+    assert_eq!(a.scrub().unwrap(), b.scrub().unwrap());
     same!(totals());
     same!(kept_bytes());
     same!(conflicts());

@@ -30,6 +30,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         4 => (at.clone(), 0u8..3, seed.clone()).prop_map(|(at, peer, seed)| Op::Remote { at, peer, seed }),
         2 => (at.clone(), 0u8..3, seed.clone()).prop_map(|(at, peer, seed)| Op::Stand { at, peer, seed }),
         1 => any::<u8>().prop_map(Op::Brake),
+        1 => any::<u8>().prop_map(Op::Scrub),
         1 => (0u8..3, seed.clone()).prop_map(|(peer, seed)| Op::Cursor { peer, seed }),
         1 => (0u8..3).prop_map(|peer| Op::DropPeer { peer }),
         2 => (at, seed).prop_map(|(at, seed)| Op::Keep { at, seed }),

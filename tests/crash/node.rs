@@ -16,6 +16,7 @@ use kinfold::disk::read::Reader;
 use kinfold::disk::root::Root;
 use kinfold::disk::scan::scan;
 use kinfold::disk::staging::{Scratch, Staging, assemble};
+use kinfold::disk::verify::verify;
 use kinfold::engine::chunk::VerifiedChunk;
 use kinfold::engine::chunker::ChunkBuffer;
 use kinfold::engine::effect::{Action, CommitItem, CommitOutcome};
@@ -68,6 +69,7 @@ impl Node {
             quiet: Duration::from_millis(10),
             patience: Duration::from_secs(1),
             brake: Some(Thresholds::default()),
+            scrub: None,
             seed: [number; 32],
         };
         let mut engine = Folder::open(params, index);
@@ -124,6 +126,10 @@ impl Node {
                 let mut memory = ChunkBuffer::default();
                 let outcome = hash_file(&self.root, &path, &stat, Durability::Now, &never, &mut memory);
                 self.give(Input::Hashed(path, outcome));
+            }
+            Output::Verify(items, is_slow) => {
+                let outcomes = verify(&self.root, &items, is_slow, &never);
+                self.give(Input::Verified(outcomes));
             }
             Output::Assemble(plan) => {
                 let outcome = assemble(&self.root, &plan, &mut Scratch::default());

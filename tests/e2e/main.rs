@@ -12,6 +12,7 @@ mod hostile;
 mod lab;
 mod past;
 mod proxy;
+mod rot;
 mod sharing;
 mod strangers;
 mod sync;

@@ -210,7 +210,7 @@ fn a_daemon_that_cannot_start_says_why_and_what_to_do() {
     assert!(!b.home.join("kinfold.sock").exists());
 }
 
-fn index_of(device: &Device) -> PathBuf {
+pub fn index_of(device: &Device) -> PathBuf {
     let state = device.home.join("state");
     let is_index = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();

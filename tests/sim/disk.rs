@@ -6,7 +6,7 @@ use kinfold::engine::chunk::VerifiedChunk;
 use kinfold::engine::conflict;
 use kinfold::engine::effect::{
     Action, AssembleOutcome, AssemblePlan, CommitItem, CommitOutcome, Depth, Displaced, Expect, Found, HashOutcome,
-    ScanItem, Scope, StageId,
+    ScanItem, Scope, StageId, VerifyItem, VerifyOutcome,
 };
 use kinfold::model::id::{ChunkId, DeviceTag};
 use kinfold::model::path::RelPath;
@@ -275,6 +275,14 @@ impl Disk {
         let recipe = recipe_of(bytes);
         self.sync(path);
         HashOutcome::Done { stat: *expected, recipe }
+    }
+
+    pub fn verify(&self, item: &VerifyItem) -> VerifyOutcome {
+        match self.nodes.get(&item.path).filter(|node| node.stat() == item.stat).map(|node| &node.data) {
+            Some(Data::File(bytes)) if recipe_of(bytes) == item.recipe => VerifyOutcome::Intact,
+            Some(Data::File(bytes)) => VerifyOutcome::Damaged { bytes: bytes.len() as u64, detail: String::new() },
+            _ => VerifyOutcome::Changed,
+        }
     }
 
     pub fn assemble(&mut self, plan: &AssemblePlan) -> AssembleOutcome {

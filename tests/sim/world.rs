@@ -6,6 +6,7 @@ use std::time::Duration;
 use kinfold::engine::chunk::VerifiedChunk;
 use kinfold::engine::effect::{
     Action, AssembleOutcome, CommitItem, CommitOutcome, Depth, HashOutcome, JobId, ScanEnd, ScanItem, Scope, StageId,
+    VerifyOutcome,
 };
 use kinfold::engine::folder::{Folder, Input, Note, Now, Output, Params};
 use kinfold::engine::index::Index;
@@ -226,6 +227,7 @@ impl World {
             quiet: Duration::from_millis(10),
             patience: Duration::from_millis(500),
             brake: Some(Thresholds::default()),
+            scrub: None,
             seed,
         };
         self.devices[n].folder = Some(Folder::open(params, index));
@@ -502,6 +504,7 @@ impl World {
                 }
                 Input::Hashed(path, outcome)
             }
+            Output::Verify(items, _) => Input::Verified(items.iter().map(|item| device.disk.verify(item)).collect()),
             Output::Assemble(plan) => {
                 let mut outcome = device.disk.assemble(&plan);
                 if self.is_rough && self.random.chance(3) {
@@ -597,6 +600,7 @@ impl World {
                 return;
             }
             Output::Hash(path, _) => Input::Hashed(path, HashOutcome::Failed("it is away".into())),
+            Output::Verify(items, _) => Input::Verified(vec![VerifyOutcome::Changed; items.len()]),
             Output::Assemble(plan) => Input::Assembled(plan.stage, AssembleOutcome::Failed(refused().0, refused().1)),
             Output::Stage(stage, number, ..) => Input::Staged(stage, number, Err(refused())),
             Output::Commit(items) => {

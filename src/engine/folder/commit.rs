@@ -273,7 +273,12 @@ impl<I: Index> Folder<I> {
         // What the file system made of mode and time is what is held; where it keeps less than was
         // asked for, that must not look like an edit.
         let path = record.path.clone();
-        self.note(Note::Took(path.clone(), record.body.clone(), record.by));
+        if task.heals {
+            self.verify.note_healed();
+            self.note(Note::Healed(path.clone()));
+        } else {
+            self.note(Note::Took(path.clone(), record.body.clone(), record.by));
+        }
         let recipe = task.recipe.filter(|_| record.body.file().is_some());
         if self.hold_target(now, record, task.counts, stat, recipe.as_ref())? {
             self.ready.insert(path);

@@ -164,7 +164,8 @@ impl<I: Index> Folder<I> {
             let (Some(file), Some(stat), false) = (local.record.body.file(), local.stat, local.ignored) else {
                 continue;
             };
-            if self.scans.is_reading(&path) {
+            let is_other_damaged = self.verify.is_damaged(&path) && path != task.target.path;
+            if self.scans.is_reading(&path) || is_other_damaged {
                 continue;
             }
             let is_whole = file.content == task.content();
@@ -252,6 +253,7 @@ impl<I: Index> Folder<I> {
             recipe: None,
             stage: StageId { content: ContentId([0; 32]), copy: 0 },
             step: Step::Assembling,
+            heals: false,
         };
         self.tasks.insert(from.path.clone(), Task { step: Step::Committing(Action::Remove), ..removal });
         Ok(Some((from.path.clone(), from.stat)))

@@ -442,7 +442,13 @@ impl<I: Index> Folder<I> {
     /// A task that cannot go on without somebody who has the content, and for which nobody is left,
     /// rests until there is news.
     pub(super) fn give_up_if_alone(&mut self, now: Now, path: &RelPath) {
-        if self.tasks.get(path).is_some_and(|task| task.providers.is_empty() && task.needs_provider()) {
+        let Some(task) = self.tasks.get(path) else {
+            return;
+        };
+        if task.providers.is_empty() && task.needs_provider() {
+            if task.heals {
+                self.verify.nobody_heals(path);
+            }
             self.drop_task(path);
             self.put_off(now, path, false, PEER_PAUSE_MAX);
         }
@@ -450,9 +456,9 @@ impl<I: Index> Folder<I> {
 
     // ------------------------------------------------------------------------------------ serving
 
-    /// Returns the file that a peer asks for, if this device holds just that.
+    /// Returns the file that a peer asks for, if this device holds just that, and it is not known to be damaged.
     fn held(&self, path: &RelPath, content: ContentId) -> Result<Option<Local>, I::Error> {
-        let local = self.index.local(path)?;
+        let local = self.index.local(path)?.filter(|_| !self.verify.is_damaged(path));
         Ok(local.filter(|l| !l.ignored && l.record.body.file().is_some_and(|file| file.content == content)))
     }
 

@@ -68,6 +68,7 @@ fn params(brake: Option<Thresholds>) -> Params {
         quiet: Duration::from_millis(10),
         patience: Duration::from_secs(1),
         brake,
+        scrub: None,
         seed: [3; 32],
     }
 }

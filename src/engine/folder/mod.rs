@@ -24,7 +24,7 @@ use crate::engine::chunk::VerifiedChunk;
 use crate::engine::debounce::Debounce;
 use crate::engine::effect::{
     AssembleOutcome, AssemblePlan, CommitItem, CommitOutcome, Depth, HashOutcome, JobId, ScanEnd, ScanItem, Scope,
-    StageId,
+    StageId, VerifyItem, VerifyOutcome,
 };
 use crate::engine::index::{Index, Local, Totals};
 use crate::model::brake::Thresholds;
@@ -49,10 +49,14 @@ mod scans;
 mod take;
 #[cfg(test)]
 mod tests;
+mod verify;
+#[cfg(test)]
+mod verify_tests;
 
 use fetch::Request;
 pub use hold::HeldBy;
 use take::Task;
+pub use verify::{Damage, VerifyStatus};
 
 /// The time, as the shell sees it.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +82,8 @@ pub struct Params {
     pub patience: Duration,
     /// When a change set of a peer is held until a person looks; `None`: never.
     pub brake: Option<Thresholds>,
+    /// Time within which all files are read again and compared with their records; `None`: never.
+    pub scrub: Option<Duration>,
     /// Randomness: for incarnations and jitter.
     pub seed: [u8; 32],
 }
@@ -97,6 +103,8 @@ pub enum Input {
     ScanEnded(JobId, ScanEnd),
     /// A file was read, or could not be.
     Hashed(RelPath, HashOutcome),
+    /// Files were compared with their records; one outcome an item, in the same order.
+    Verified(Vec<VerifyOutcome>),
     /// What lay here of a file was put together.
     Assembled(StageId, AssembleOutcome),
     /// A chunk was written to its staging file, or could not be.
@@ -120,6 +128,8 @@ pub enum Output {
     Scan(JobId, Scope),
     /// Read and chunk a file.
     Hash(RelPath, Stat),
+    /// Read files and compare them with what they should hold; `true`: slowly, as nobody waits for it.
+    Verify(Vec<VerifyItem>, bool),
     /// Put a file together from what lies here.
     Assemble(AssemblePlan),
     /// Write a chunk into a staging file, at this offset. The number names the chunk.
@@ -163,6 +173,8 @@ pub enum Note {
     Changed(RelPath, Body),
     /// A change was taken from a peer; who made it.
     Took(RelPath, Body, DeviceTag),
+    /// A damaged file holds again what it should, with what a peer sent.
+    Healed(RelPath),
     /// A conflict copy was made.
     Conflict {
         /// The path both had changed.
@@ -261,6 +273,7 @@ pub struct Folder<I> {
     problems: BTreeMap<(Option<RelPath>, ProblemKind), String>,
     problem_count: usize,
     brake: Brake,
+    verify: verify::Verify,
 }
 
 impl<I: Index> Folder<I> {
@@ -277,6 +290,7 @@ impl<I: Index> Folder<I> {
         random.fill(&mut brake_key);
         Self {
             brake: Brake::open(params.brake.clone(), brake_key, index.brake()),
+            verify: verify::Verify::default(),
             tag: DeviceTag::of(&params.device),
             author,
             random,
@@ -325,6 +339,7 @@ impl<I: Index> Folder<I> {
             }
             Input::ScanEnded(job, end) => self.handle_scan_end(now, job, end),
             Input::Hashed(path, outcome) => self.handle_hashed(now, path, outcome)?,
+            Input::Verified(outcomes) => self.handle_verified(now, outcomes)?,
             Input::Assembled(stage, outcome) => self.handle_assembled(now, stage, outcome)?,
             Input::Staged(stage, chunk, result) => self.handle_staged(now, stage, chunk, result),
             Input::Committed(outcomes) => self.handle_committed(now, outcomes)?,
@@ -344,6 +359,7 @@ impl<I: Index> Folder<I> {
         self.pump_scans(now)?;
         self.pump_takes(now)?;
         self.pump_commit(now)?;
+        self.pump_verify(now)?;
         self.pump_requests();
         if let Some(state) = self.brake.changed(now.at, now.wall_ns) {
             self.index.set_brake(&state)?;
@@ -368,7 +384,8 @@ impl<I: Index> Folder<I> {
         // While something is being read, its end is what is waited for.
         let is_resting = self.scans.is_resting() && self.debounce.is_empty();
         let gone = self.scans.gone_due(is_resting).filter(|_| !self.scans.is_reading_any());
-        [self.debounce.poll_timeout(), retry, scan, gone, self.brake.due].into_iter().flatten().min()
+        let verify = self.verify_timeout();
+        [self.debounce.poll_timeout(), retry, scan, gone, self.brake.due, verify].into_iter().flatten().min()
     }
 
     /// Returns whether findings of scans are welcome now; else hold them back until the next flush.
@@ -537,6 +554,7 @@ impl<I: Index> Folder<I> {
         self.index.set_local(&local, recipe)?;
         self.is_changed = true;
         self.forget_content(&local.record.path);
+        self.forget_damage(&local.record.path);
         if local.record.body.is_dir() && !was_dir && self.index.has_live_below(&path)? {
             // What was recorded in it before it was a directory here may be gone, and no listing told.
             self.look_again(&path, Depth::Tree);

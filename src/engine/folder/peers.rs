@@ -80,6 +80,7 @@ impl<I: Index> Folder<I> {
         };
         self.peers.insert(peer, state);
         self.retries.retain(|_, retry| retry.look);
+        self.verify.peer_came();
         self.sweep.begin_again();
         Ok(())
     }

@@ -55,6 +55,8 @@ pub(super) struct Task {
     pub(super) recipe: Option<Recipe>,
     pub(super) stage: StageId,
     pub(super) step: Step,
+    /// Whether it only mends a damaged file.
+    pub(super) heals: bool,
 }
 
 /// How far a task has come.
@@ -153,7 +155,7 @@ impl Task {
 
     /// Whether it takes what a peer has, and can still be given up.
     fn is_for_a_peer(&self) -> bool {
-        !self.target.version.is_empty() && !matches!(self.step, Step::Committing(_))
+        !self.heals && !self.target.version.is_empty() && !matches!(self.step, Step::Committing(_))
     }
 
     pub(super) fn size(&self) -> Option<u64> {
@@ -569,7 +571,8 @@ impl<I: Index> Folder<I> {
         let base = version_of(local.as_ref());
         let step = Step::Root { asked: false };
         let id = self.next_task();
-        let mut task = Task { id, target, counts, answers, base, expect, copy, providers, recipe, stage, step };
+        let mut task =
+            Task { id, target, counts, answers, base, expect, copy, providers, recipe, stage, step, heals: false };
         if let Some(action) = action {
             task.step = Step::Ready(action);
             self.complete.insert(path.clone());
@@ -631,6 +634,7 @@ impl<I: Index> Folder<I> {
             recipe: None,
             stage: StageId { content: ContentId([0; 32]), copy: 0 },
             step: Step::Ready(Action::MakeDir { mode: 0o755 }),
+            heals: false,
         };
         self.complete.insert(parent.clone());
         self.tasks.insert(parent, task);

@@ -12,38 +12,47 @@ use crate::model::stat::Kind;
 use crate::model::version::VersionVector;
 use crate::wire::message::{SentRecord, Want};
 
+/// Time within which all files are read again.
+pub(super) const SCRUB: Duration = Duration::from_secs(30 * 86_400);
 const FOLDER: FolderId = FolderId([7; 16]);
 
-fn path(text: &str) -> RelPath {
+pub(super) fn path(text: &str) -> RelPath {
     RelPath::parse(text.as_bytes()).unwrap()
 }
 
-fn peer() -> DeviceId {
+pub(super) fn peer() -> DeviceId {
     DeviceId::from_public_key([2; 32])
 }
 
-fn stat(kind: Kind, ino: u64, ctime_ns: i64) -> Stat {
+pub(super) fn stat(kind: Kind, ino: u64, ctime_ns: i64) -> Stat {
     Stat { kind, mode: 0o644, size: 3, mtime_ns: 5, ctime_ns, dev: 1, ino }
 }
 
-fn recipe(bytes: &[u8]) -> Recipe {
+pub(super) fn recipe(bytes: &[u8]) -> Recipe {
     Recipe::parse(vec![ChunkRef { id: ChunkId::of(bytes), len: bytes.len() as u32 }]).unwrap()
 }
 
-fn file(recipe: &Recipe) -> Body {
+pub(super) fn file(recipe: &Recipe) -> Body {
     Body::File(FileBody { mode: 0o644, mtime_ns: 5, size: recipe.size(), content: recipe.content_id() })
 }
 
 /// A folder and what it said since it was last asked.
-struct Bench {
-    folder: Folder<MemoryIndex>,
-    at: Duration,
-    outputs: Vec<Output>,
+pub(super) struct Bench {
+    pub(super) folder: Folder<MemoryIndex>,
+    pub(super) at: Duration,
+    pub(super) outputs: Vec<Output>,
 }
 
 impl Bench {
     /// A folder that has seen that nothing lies in its root.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
+        let mut bench = Self::with_index(MemoryIndex::new(Incarnation(1)));
+        bench.answer_scan(&[]);
+        bench
+    }
+
+    /// A folder with this index, that has yet to look at its root.
+    pub(super) fn with_index(index: MemoryIndex) -> Self {
         let params = Params {
             folder: FOLDER,
             device: DeviceId::from_public_key([1; 32]),
@@ -51,42 +60,42 @@ impl Bench {
             quiet: Duration::from_millis(10),
             patience: Duration::from_secs(1),
             brake: Some(Thresholds::default()),
+            scrub: Some(SCRUB),
             seed: [3; 32],
         };
-        let folder = Folder::open(params, MemoryIndex::new(Incarnation(1)));
+        let folder = Folder::open(params, index);
         let mut bench = Self { folder, at: Duration::ZERO, outputs: Vec::new() };
         bench.flush();
-        bench.answer_scan(&[]);
         bench
     }
 
     /// Lets some time pass in which nothing happens.
-    fn rest(&mut self) {
+    pub(super) fn rest(&mut self) {
         self.at += Duration::from_secs(1);
         self.flush();
     }
 
-    fn now(&self) -> Now {
-        Now { at: self.at, wall_ns: 1_700_000_000_000_000_000 }
+    pub(super) fn now(&self) -> Now {
+        Now { at: self.at, wall_ns: 1_700_000_000_000_000_000 + self.at.as_nanos() as i64 }
     }
 
-    fn give(&mut self, input: Input) {
+    pub(super) fn give(&mut self, input: Input) {
         self.folder.handle(self.now(), input).unwrap();
         self.flush();
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         self.folder.flush(self.now()).unwrap();
         self.outputs.extend(std::iter::from_fn(|| self.folder.poll_output()));
     }
 
-    fn take<T>(&mut self, pick: impl Fn(&Output) -> Option<T>) -> Option<T> {
+    pub(super) fn take<T>(&mut self, pick: impl Fn(&Output) -> Option<T>) -> Option<T> {
         let at = self.outputs.iter().position(|output| pick(output).is_some())?;
         pick(&self.outputs.remove(at))
     }
 
     /// Answers the scan that was asked for last with what lies in the root.
-    fn answer_scan(&mut self, there: &[(&str, Found)]) -> Scope {
+    pub(super) fn answer_scan(&mut self, there: &[(&str, Found)]) -> Scope {
         let (job, scope) = self
             .take(|o| match o {
                 Output::Scan(job, scope) => Some((*job, scope.clone())),
@@ -109,13 +118,13 @@ impl Bench {
         scope
     }
 
-    fn scan_all(&mut self, there: &[(&str, Found)]) {
+    pub(super) fn scan_all(&mut self, there: &[(&str, Found)]) {
         self.give(Input::ScanAll);
         self.answer_scan(there);
     }
 
     /// A file comes to be, is seen, read and recorded.
-    fn has_file(&mut self, name: &str, ino: u64, bytes: &[u8]) -> Stat {
+    pub(super) fn has_file(&mut self, name: &str, ino: u64, bytes: &[u8]) -> Stat {
         let stat = stat(Kind::File, ino, 1);
         self.scan_all(&[(name, Found::Entry(stat))]);
         assert!(self.take(|o| matches!(o, Output::Hash(..)).then_some(())).is_some());
@@ -123,11 +132,16 @@ impl Bench {
         stat
     }
 
-    fn meet(&mut self, right: Right, received: Option<(Incarnation, Sequence)>) {
+    pub(super) fn meet(&mut self, right: Right, received: Option<(Incarnation, Sequence)>) {
         self.meet_with(Incarnation(9), right, received);
     }
 
-    fn meet_with(&mut self, incarnation: Incarnation, right: Right, received: Option<(Incarnation, Sequence)>) {
+    pub(super) fn meet_with(
+        &mut self,
+        incarnation: Incarnation,
+        right: Right,
+        received: Option<(Incarnation, Sequence)>,
+    ) {
         let (name, members, last) = (String::new(), Members::default(), Sequence(0));
         self.give(Input::PeerUp(
             peer(),
@@ -137,8 +151,19 @@ impl Bench {
     }
 
     /// The peer says that it holds this, as its `count`th change.
-    fn hear(&mut self, name: &str, count: u64, body: Body, recipe: Option<Recipe>) {
+    pub(super) fn hear(&mut self, name: &str, count: u64, body: Body, recipe: Option<Recipe>) {
         let version = VersionVector::parse(vec![(AuthorId(77), count)]).unwrap();
+        self.hear_version(name, count, version, body, recipe);
+    }
+
+    pub(super) fn hear_version(
+        &mut self,
+        name: &str,
+        count: u64,
+        version: VersionVector,
+        body: Body,
+        recipe: Option<Recipe>,
+    ) {
         let record = Record { path: path(name), version, by: DeviceTag([2; 5]), body };
         let records = vec![SentRecord { record, recipe, content: None }];
         let after = Sequence(count - 1);
@@ -146,25 +171,25 @@ impl Bench {
         self.give(Input::Message(peer(), Message::Records(records)));
     }
 
-    fn body(&self, name: &str) -> Option<Body> {
+    pub(super) fn body(&self, name: &str) -> Option<Body> {
         self.folder.index().local(&path(name)).unwrap().filter(|l| !l.ignored).map(|l| l.record.body)
     }
 
-    fn want(&mut self) -> Option<Want> {
+    pub(super) fn want(&mut self) -> Option<Want> {
         self.take(|o| match o {
             Output::Send(_, Message::Want(want)) => Some(want.clone()),
             _ => None,
         })
     }
 
-    fn commit(&mut self) -> Option<Vec<CommitItem>> {
+    pub(super) fn commit(&mut self) -> Option<Vec<CommitItem>> {
         self.take(|o| match o {
             Output::Commit(items) => Some(items.clone()),
             _ => None,
         })
     }
 
-    fn announced(&mut self) -> Vec<RelPath> {
+    pub(super) fn announced(&mut self) -> Vec<RelPath> {
         let said = self.outputs.iter().filter_map(|o| match o {
             Output::Announce { records, .. } => Some(&records.records),
             _ => None,
@@ -172,7 +197,7 @@ impl Bench {
         said.flatten().map(|sent| sent.record.path.clone()).collect()
     }
 
-    fn is_told_off(&self) -> bool {
+    pub(super) fn is_told_off(&self) -> bool {
         self.outputs.iter().any(|o| matches!(o, Output::Misbehaved(..)))
     }
 }
