@@ -5,104 +5,36 @@
 //! there that nobody knowingly replaced, did each conflict make just as many copies as it must, and do
 //! the devices say the truth about being in sync?
 //!
-//! `SIM_IGNORE=1` lets ignore rules come and go in every third world. `SIM_SEED=n` plays one seed (`SIM_TRACE=1` prints what happens), `SIM_RUNS=n` that many from
-//! `SIM_FROM` on, or from zero.
+//! `SIM_SEED=n` plays one seed (`SIM_TRACE=1` prints what happens), `SIM_RUNS=n` that many from `SIM_FROM`
+//! on, or from zero. `SIM_IGNORE=1` lets ignore rules come and go in every third world. `tests/sim/long.rs`
+//! plays for as long as one likes.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 mod disk;
 mod oracle;
 mod people;
+mod runner;
 mod world;
 
-use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
+use runner::{play, play_all};
 use world::World;
-
-/// Longest time that one seed may take; more is an endless loop.
-const SEED_TIME_MAX: Duration = Duration::from_secs(10);
-/// Failing seeds after which no more are played.
-const FAILURES_MAX: usize = 30;
 
 fn number_in(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
 }
 
-/// What went wrong with a seed, in a line.
-fn play(seed: u64) -> Result<(), String> {
-    catch_unwind(AssertUnwindSafe(|| World::play(seed))).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panics");
-        format!("{seed}: {}", text.lines().next().unwrap_or_default())
-    })
-}
-
-/// Plays seeds on all cores.
-fn play_all(seeds: &[u64]) -> Vec<String> {
-    let next = AtomicU64::new(0);
-    let failures = Mutex::new(Vec::new());
-    let is_over = AtomicBool::new(false);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let under_way: Vec<Mutex<Option<(u64, Instant)>>> = (0..workers).map(|_| Mutex::new(None)).collect();
-    let lock = |slot: &Mutex<Option<(u64, Instant)>>, what| {
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) = what;
-    };
-    std::thread::scope(|scope| {
-        let players: Vec<_> = under_way
-            .iter()
-            .map(|slot| {
-                scope.spawn(|| {
-                    while failures.lock().unwrap().len() < FAILURES_MAX {
-                        let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) else {
-                            break;
-                        };
-                        lock(slot, Some((*seed, Instant::now())));
-                        if let Err(why) = play(*seed) {
-                            failures.lock().unwrap().push(why);
-                        }
-                    }
-                    lock(slot, None);
-                })
-            })
-            .collect();
-        // An endless loop cannot be broken from outside; it is named, and the program ends.
-        scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
-                for slot in &under_way {
-                    let slot = *slot.lock().unwrap();
-                    if let Some((seed, since)) = slot
-                        && since.elapsed() > SEED_TIME_MAX
-                    {
-                        // Past the test harness, which would keep it for itself.
-                        let others = failures.lock().unwrap().join("\n");
-                        writeln!(std::io::stderr(), "seed {seed} loops for ever\n{others}").ok();
-                        std::process::exit(101);
-                    }
-                }
-                std::thread::sleep(Duration::from_millis(100));
-            }
-        });
-        for player in players {
-            player.join().unwrap();
-        }
-        is_over.store(true, Ordering::Relaxed);
-    });
-    failures.into_inner().unwrap()
-}
-
 #[test]
 fn clusters_converge_and_lose_nothing() {
     if let Some(seed) = number_in("SIM_SEED") {
-        return World::play(seed);
+        World::play(seed);
+        return;
     }
     let from = number_in("SIM_FROM").unwrap_or(0);
-    let seeds: Vec<_> = (from..from + number_in("SIM_RUNS").unwrap_or(2000)).collect();
-    let failures = play_all(&seeds);
+    let played = play_all(from..from + number_in("SIM_RUNS").unwrap_or(2000), u64::MAX, |_| {});
+    let failures = &played.failures;
     assert!(failures.is_empty(), "{} seeds fail:\n{}", failures.len(), failures.join("\n"));
+    assert!(played.fewest >= Some(200), "a world was over after {:?} steps", played.fewest);
 }
 
 /// A seed reproduces every bug only if it is the whole of what a world depends on.

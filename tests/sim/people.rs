@@ -17,6 +17,7 @@ impl World {
         if self.rules.is_empty() {
             return;
         }
+        self.steps += 1;
         let disk = &mut self.devices[n].disk;
         disk.ignored = if disk.ignored.is_empty() { self.rules.clone() } else { BTreeSet::new() };
         let now = self.devices[n].disk.ignored.clone();
@@ -200,6 +201,7 @@ impl World {
                 self.devices[n].disk.chmod(&path, mode);
             }
         }
+        self.steps += 1;
         self.touch(n, &path, is_watched);
     }
 }

@@ -89,6 +89,8 @@ pub struct World {
     pub(super) wires: BTreeMap<(usize, usize), VecDeque<OnWire>>,
     pub(super) clock: u64,
     pub(super) tokens: u64,
+    /// What has befallen the devices so far; see [`World::play`].
+    pub(super) steps: u64,
     /// All contents that ever were written.
     pub(super) written: BTreeSet<Vec<u8>>,
     /// Contents that some device has read, and so promised to hold.
@@ -119,17 +121,19 @@ pub(super) fn path(text: &str) -> RelPath {
 }
 
 impl World {
-    /// Plays a seed to its end, and panics if the oracle finds fault.
-    pub fn play(seed: u64) {
-        Self::play_out(seed, false);
+    /// Plays a seed to its end, and panics if the oracle finds fault. Returns the number of its steps: a
+    /// person's deed, a message or chunk that arrives, an order that a disk does, some findings that a
+    /// scan tells, a meeting, a cut, a stop or crash, a folder that goes away or comes back, new rules.
+    pub fn play(seed: u64) -> u64 {
+        Self::play_out(seed, false).steps
     }
 
     /// Plays a seed and returns all that happened.
     pub fn trace(seed: u64) -> Vec<String> {
-        Self::play_out(seed, true).unwrap_or_default()
+        Self::play_out(seed, true).trace.unwrap_or_default()
     }
 
-    fn play_out(seed: u64, keeps_trace: bool) -> Option<Vec<String>> {
+    fn play_out(seed: u64, keeps_trace: bool) -> Self {
         let mut random = Random(seed);
         let count = 2 + random.below(if seed.is_multiple_of(4) { 4 } else { 2 });
         let mut world = Self {
@@ -139,6 +143,7 @@ impl World {
             wires: BTreeMap::new(),
             clock: 0,
             tokens: 0,
+            steps: 0,
             written: BTreeSet::new(),
             promised: BTreeSet::new(),
             versions: BTreeMap::new(),
@@ -184,7 +189,7 @@ impl World {
         world.edit_in_peace();
         world.edit_apart();
         world.edit_against_deletion();
-        world.trace
+        world
     }
 
     pub(super) fn fail(&self, why: &str) -> ! {
@@ -238,6 +243,7 @@ impl World {
         let Some(folder) = self.devices[n].folder.take() else {
             return;
         };
+        self.steps += 1;
         self.say(|| format!("{n} {}", if is_crash { "crashes" } else { "stops" }));
         for other in 0..self.devices.len() {
             self.cut(n, other);
@@ -295,6 +301,7 @@ impl World {
             return;
         }
         self.wires.remove(&(b, a));
+        self.steps += 1;
         self.say(|| format!("{a} and {b} are cut"));
         for (me, other) in [(a, b), (b, a)] {
             let id = self.devices[other].id;
@@ -309,6 +316,7 @@ impl World {
         if self.devices[a].folder.is_none() || self.devices[b].folder.is_none() {
             return;
         }
+        self.steps += 1;
         self.say(|| format!("{a} and {b} meet"));
         self.wires.insert((a, b), VecDeque::new());
         self.wires.insert((b, a), VecDeque::new());
@@ -421,6 +429,7 @@ impl World {
 
     /// Hands in some of what a scan has seen.
     fn tell_findings(&mut self, n: usize) {
+        self.steps += 1;
         let at = self.random.below(self.devices[n].findings.len());
         let count = 1 + self.random.below(4);
         let (job, items, _) = &mut self.devices[n].findings[at];
@@ -454,6 +463,7 @@ impl World {
             at = device.orders.iter().position(|order| stage_of(order) == Some(stage)).unwrap();
         }
         let order = device.orders.remove(at).unwrap();
+        self.steps += 1;
         if self.is_tracing
             && let Some(stage) = stage_of(&order)
         {
@@ -622,6 +632,7 @@ impl World {
         let Some(what) = self.wires.get_mut(&(from, to)).and_then(VecDeque::pop_front) else {
             return false;
         };
+        self.steps += 1;
         let id = self.devices[from].id;
         match what {
             OnWire::Message(message) => {
@@ -657,6 +668,7 @@ impl World {
                 let is_away = !self.devices[n].is_away;
                 self.devices[n].is_away = is_away;
                 self.devices[n].is_unwatched = true;
+                self.steps += 1;
                 self.say(|| format!("{n}'s folder is {}", if is_away { "away" } else { "back" }));
             }
             37..60 => {
