@@ -44,6 +44,12 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         if all.iter().any(|one| !one.begun) {
             return Err(Failure::new(Exit::Failed, "the check was broken off").with_hint("see `kinfold log`"));
         }
+        if let Some(one) = all.iter().find(|one| one.stopped) {
+            let text = format!("the folder {} is missing, or is not the one it was", escaped(&one.folder));
+            return Err(
+                Failure::new(Exit::Failed, text).with_hint("the check goes on when it is back; see `kinfold status`")
+            );
+        }
         if !all.iter().any(|one| one.running) {
             break all;
         }

@@ -297,6 +297,8 @@ pub struct Verified {
     pub begun: bool,
     /// Whether it is under way.
     pub running: bool,
+    /// Whether it can only go on once the folder is back where it was.
+    pub stopped: bool,
     /// Files that were read.
     pub files: u64,
     /// Their bytes.

@@ -485,6 +485,7 @@ impl Api for Daemon {
                 folder: asked.name.clone(),
                 begun: status.is_begun,
                 running: status.is_running,
+                stopped: status.is_stopped,
                 files: status.files,
                 bytes: status.bytes,
                 total_files: totals.files,

@@ -22,6 +22,8 @@ use crate::model::recipe::ChunkRef;
 
 /// Bytes that are read in a second where nobody waits for it.
 const PACE: u64 = 32 << 20;
+/// Largest page of any machine, in bytes.
+const PAGE_LEN_MAX: u64 = 64 << 10;
 /// Threads that read at a time where somebody does.
 const READERS_MAX: usize = 8;
 
@@ -69,17 +71,20 @@ fn verify_file(
         Err(error) => return VerifyOutcome::Failed(io::Error::from(error).to_string()),
     };
     let file = file.as_fd();
+    forget(file, 0, None);
     let (mut bad, mut detail) = (0u64, String::new());
     let mut offset = 0;
     for chunk in item.recipe.chunks() {
         if cancel.load(Ordering::Relaxed) {
             return VerifyOutcome::Changed;
         }
-        // A second time, for the error may have been on the way here.
-        let outcome = match read_chunk(file, offset, chunk, buffer) {
-            Ok(true) => Ok(true),
-            _ => read_chunk(file, offset, chunk, buffer),
-        };
+        let mut outcome = read_chunk(file, offset, chunk, buffer);
+        if outcome != Ok(true) {
+            // A second time, and from the disk, for the error may have been on the way here.
+            forget(file, offset, Some(chunk));
+            outcome = read_chunk(file, offset, chunk, buffer);
+        }
+        forget(file, offset, Some(chunk));
         match outcome {
             Ok(true) => {}
             Ok(false) => bad += u64::from(chunk.len),
@@ -102,7 +107,7 @@ fn verify_file(
     if bad > 0 { VerifyOutcome::Damaged { bytes: bad, detail } } else { VerifyOutcome::Intact }
 }
 
-/// Reads one chunk, from the disk and not from memory. Returns whether it is what it should be.
+/// Reads one chunk. Returns whether it is what it should be.
 fn read_chunk(file: BorrowedFd<'_>, offset: u64, chunk: &ChunkRef, buffer: &mut Vec<u8>) -> Result<bool, Errno> {
     let len = chunk.len as usize;
     // A recipe from the index has no longer ones.
@@ -110,12 +115,19 @@ fn read_chunk(file: BorrowedFd<'_>, offset: u64, chunk: &ChunkRef, buffer: &mut 
         return Ok(false);
     }
     buffer.resize(len, 0);
-    let range = NonZeroU64::new(u64::from(chunk.len));
-    // Both are only advice, and where they are not taken the file is read all the same.
-    fadvise(file, offset, range, Advice::DontNeed).ok();
     let read = read_full_at(file, offset, buffer)?;
-    fadvise(file, offset, range, Advice::DontNeed).ok();
     Ok(read == len && ChunkId::of(buffer) == chunk.id)
+}
+
+/// Has the system forget what it holds in memory of a chunk, or without one of all from `offset` on.
+///
+/// It keeps pages of which only a part is named, so the range begins where the page does that the chunk shares
+/// with the one before. The last page goes with the next chunk: it was read from the disk a moment ago, since all
+/// of the file was forgotten first. This is only advice: where it is not taken the file is read all the same.
+fn forget(file: BorrowedFd<'_>, offset: u64, chunk: Option<&ChunkRef>) {
+    let start = offset / PAGE_LEN_MAX * PAGE_LEN_MAX;
+    let len = chunk.and_then(|chunk| NonZeroU64::new(offset - start + u64::from(chunk.len)));
+    fadvise(file, start, len, Advice::DontNeed).ok();
 }
 
 #[cfg(test)]

@@ -456,6 +456,17 @@ fn a_check_of_all_files_ends_with_what_it_found() {
     });
     assert_eq!(done, [r#"verify Some("data") heal=true"#, "verify None heal=false"]);
 
+    let stopped = Verified { stopped: true, running: true, ..one.clone() };
+    let fake = Fake { verified: vec![stopped], not_yet: Mutex::new(9), ..Fake::default() };
+    with_daemon(&device, fake, || {
+        sees!(device, ["verify"], @r"
+        exit 1
+        --- stderr
+        error: the folder data is missing, or is not the one it was
+        hint: the check goes on when it is back; see `kinfold status`
+        ");
+    });
+
     let fake = Fake { verified: vec![Verified { begun: false, ..one }], ..Fake::default() };
     with_daemon(&device, fake, || {
         sees!(device, ["verify"], @r"

@@ -81,6 +81,8 @@ pub struct VerifyStatus {
     pub is_begun: bool,
     /// Whether it is under way: files are being read, or healed.
     pub is_running: bool,
+    /// Whether it can only go on once the folder's root is back.
+    pub is_stopped: bool,
     /// Files that it has read.
     pub files: u64,
     /// Their bytes.
@@ -112,6 +114,13 @@ struct Scrub {
     finished_ns: i64,
     /// What is damaged: path, sequence of its record, bytes.
     damaged: Vec<(Vec<u8>, u64, u64)>,
+}
+
+impl Scrub {
+    /// Time since the pass began; none where the clock was set back.
+    fn elapsed(&self, wall_ns: i64) -> Duration {
+        Duration::from_nanos(u64::try_from(wall_ns.saturating_sub(self.began_ns)).unwrap_or(0))
+    }
 }
 
 /// Files to compare with their records, by the sequences of these.
@@ -175,9 +184,8 @@ impl Verify {
 
     /// What the next turn of the slow check may cost, so that it is through in time.
     fn allowance(&self, total: u64, period: Duration, wall_ns: i64) -> u64 {
-        let elapsed = Duration::from_nanos(u64::try_from(wall_ns.saturating_sub(self.scrub.began_ns)).unwrap_or(0));
-        let left = period.saturating_sub(elapsed).max(TURN).min(period.max(TURN));
-        let turns = (left.as_secs() / TURN.as_secs()).max(1);
+        let left = period.saturating_sub(self.scrub.elapsed(wall_ns)).max(TURN);
+        let turns = left.as_secs() / TURN.as_secs();
         total.saturating_sub(self.scrub.done).div_ceil(turns).max(1)
     }
 }
@@ -208,6 +216,7 @@ impl<I: Index> Folder<I> {
         let status = VerifyStatus {
             damaged: verify.damaged.iter().map(|(path, damage)| (path.clone(), damage.bytes)).collect(),
             scrubbed_ns: Some(verify.scrub.finished_ns).filter(|at| *at != 0),
+            is_stopped: self.scans.root_missing.is_some(),
             ..VerifyStatus::default()
         };
         let Some(Walk { is_over, files, bytes, found, healed, .. }) = verify.walk else {
@@ -293,8 +302,7 @@ impl<I: Index> Folder<I> {
                 (scrub.is_over, scrub.finished_ns) = (true, now.wall_ns);
                 self.verify.is_changed = true;
             }
-            let elapsed = Duration::from_nanos(u64::try_from(now.wall_ns.saturating_sub(scrub.began_ns)).unwrap_or(0));
-            if scrub.end != 0 && elapsed < period {
+            if scrub.end != 0 && scrub.elapsed(now.wall_ns) < period {
                 self.verify.due = Some(now.at + TURN);
                 return Ok(());
             }

@@ -266,3 +266,21 @@ fn what_was_found_damaged_is_known_after_a_restart_unless_it_is_another_file_now
     let last = again.restarted();
     assert_eq!(last.damaged(), []);
 }
+
+#[test]
+fn a_check_says_that_it_waits_for_the_root() {
+    let mut bench = Bench::new();
+    let stat = bench.has_file("f", 4, b"one");
+    bench.give(Input::ScanAll);
+    let job = bench.take(|o| if let Output::Scan(job, _) = o { Some(*job) } else { None }).unwrap();
+    bench.give(Input::ScanEnded(job, ScanEnd::RootMissing("it is away".to_owned())));
+    bench.verify(false);
+    assert_eq!(bench.verifies(), None);
+    let status = bench.folder.verify_status();
+    assert!(status.is_running && status.is_stopped);
+    bench.scan_all(&[("f", Found::Entry(stat))]);
+    assert!(bench.verifies().is_some());
+    bench.give(Input::Verified(vec![VerifyOutcome::Intact]));
+    let status = bench.folder.verify_status();
+    assert!(!status.is_running && !status.is_stopped);
+}
