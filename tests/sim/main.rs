@@ -75,6 +75,9 @@ fn regressions() {
         (2844, "a change of mode released the staging file of another path with the same content"),
         (810, "a link that was renamed away and back could not be replaced"),
         (4190, "what two looks at once saw differently was believed in the order of telling"),
+        (1272, "a loser was let go of for an equal copy that did not stay"),
+        (2092, "a path counted as deleted that nobody had deleted"),
+        (2379, "a device never said that it was in sync"),
     ];
     let failures: Vec<_> = found.iter().filter_map(|(seed, what)| play(*seed).err().map(|why| (what, why))).collect();
     assert!(failures.is_empty(), "{failures:#?}");

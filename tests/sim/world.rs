@@ -179,8 +179,9 @@ impl World {
             let rules = *world.random.pick(&[&["d/b"][..], &["e/f"], &["d", "b"], &["e/a", "e/f/a"]]);
             world.rules = rules.iter().map(|text| path(text)).collect();
         }
-        let steps = 200 + world.random.below(200);
-        for _ in 0..steps {
+        let steps = 200 + world.random.below(200) as u64;
+        // Much of what chance would have happen cannot: it does not count.
+        while world.steps < steps {
             world.step();
         }
         world.calm_down();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::engine::effect::{Action, CommitItem, CommitOutcome, Depth, Displaced, JobId};
-use crate::engine::folder::take::{LOCAL_PAUSE_MAX, Retry, Step, Task};
+use crate::engine::folder::take::{CopyPlace, LOCAL_PAUSE_MAX, Retry, Step, Task};
 use crate::engine::folder::{Folder, Note, Now, Output};
 use crate::engine::index::{Index, Kept, Local};
 use crate::model::path::RelPath;
@@ -61,10 +61,17 @@ impl<I: Index> Folder<I> {
                 continue;
             }
             let by = self.tag;
-            // A copy of the same may have come from a peer since this was decided.
-            let copy = match self.tasks.get(&path).is_some_and(|task| task.copy.is_some()) {
-                true => local.as_ref().map(|local| self.copy_path(local)).transpose()?.flatten(),
-                false => None,
+            // A copy of the same may have come from a peer since this was decided, or be gone.
+            let copy = match &local {
+                Some(local) if self.tasks.get(&path).is_some_and(|task| task.loses(local)) => {
+                    match self.copy_path(local)? {
+                        CopyPlace::At(copy) => Some(copy),
+                        CopyPlace::Needless => None,
+                        // What would be relied on is about to be looked at.
+                        CopyPlace::Unsure => continue,
+                    }
+                }
+                _ => None,
             };
             if let Some((copy, there)) = copy.as_ref().and_then(|copy| Some((copy, self.tasks.get(copy)?))) {
                 if !matches!(there.step, Step::Waiting) {
@@ -166,27 +173,36 @@ impl<I: Index> Folder<I> {
                 self.clear_problems(&path);
                 self.retries.remove(&path);
                 let before = self.index.local(&path)?;
+                // Where its directory went away, or was never recorded, this is not recorded either: what lies
+                // below no directory is found by no listing, and would be believed to be there for ever.
+                let parent = path.parent().filter(|_| stat.is_some());
+                let lacks_dir = match &parent {
+                    Some(parent) => !self.is_dir_here(parent)?,
+                    None => false,
+                };
                 if let Some((copy, copy_stat)) = aside {
                     self.note(Note::Conflict { path: path.clone(), copy: copy.clone() });
-                    self.hold_copy(now, before.as_ref(), copy, copy_stat, unseen)?;
+                    self.hold_copy(now, before.as_ref(), copy, copy_stat, unseen || lacks_dir)?;
                 }
                 if let (Some(file), Some(before)) = (kept, &before) {
                     self.keep(now, before, file)?;
                 }
+                let mut task = task;
                 if let Some((from, removal)) = moved_from {
-                    let recipe = self.index.recipe(&from)?;
-                    self.finish(now, Task { recipe: recipe.clone(), ..removal }, None)?;
-                    self.finish(now, Task { recipe, ..task }, stat)?;
-                } else {
-                    self.finish(now, task, stat)?;
+                    task.recipe = self.index.recipe(&from)?;
+                    self.finish(now, Task { recipe: task.recipe.clone(), ..removal }, None)?;
                 }
-                if let (Some(parent), true) = (path.parent(), stat.is_some())
-                    && !self.is_dir_here(&parent)?
-                {
-                    // It went away, with this in it, before we heard of our own success.
+                if let (Some(parent), true) = (parent, lacks_dir) {
                     self.look_again(&parent, Depth::Entry);
-                    self.look_again(&path, Depth::Entry);
+                    self.look_again(&path, Depth::Tree);
+                    self.ready.insert(path);
+                    return Ok(());
                 }
+                if stat.is_some() {
+                    // So its directories are there, whatever a look before said.
+                    self.seen_here(&path, None);
+                }
+                self.finish(now, task, stat)?;
                 Ok(())
             }
             CommitOutcome::Mismatch => {

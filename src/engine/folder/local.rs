@@ -146,7 +146,7 @@ impl<I: Index> Folder<I> {
 
     /// Something lies at a path, and so its directories are there too. If another look found nothing
     /// there, or does so before it ends, which of the two was the later is not known: a third tells.
-    fn seen_here(&mut self, path: &RelPath, job: Option<JobId>) {
+    pub(super) fn seen_here(&mut self, path: &RelPath, job: Option<JobId>) {
         if self.scans.gone_for_good.is_empty() && self.scans.gone.is_empty() && self.scans.looking.is_empty() {
             return;
         }

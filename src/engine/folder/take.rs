@@ -132,6 +132,17 @@ impl Room {
     }
 }
 
+/// Where a conflict copy goes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum CopyPlace {
+    /// To there.
+    At(RelPath),
+    /// A copy with this content exists.
+    Needless,
+    /// There is one, but it is about to be looked at: it may be gone.
+    Unsure,
+}
+
 /// What became of a path that was decided about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Decision {
@@ -174,6 +185,12 @@ impl Task {
     /// Whether it cannot go on, or may turn out not to be able to, without somebody who has the content.
     pub(super) fn may_need_provider(&self) -> bool {
         matches!(self.step, Step::Waiting | Step::Assembling) || self.needs_provider()
+    }
+
+    /// Whether what is held here has lost a conflict by this, and goes aside.
+    pub(super) fn loses(&self, local: &Local) -> bool {
+        let body = &local.record.body;
+        self.counts && !self.answers.is_empty() && body.is_live() && !body.is_same_content(&self.target.body)
     }
 
     /// Whether our own record is still the one that this was decided by.
@@ -401,7 +418,10 @@ impl<I: Index> Folder<I> {
                     Some(local)
                         if local.record.body.is_live() && !local.record.body.is_same_content(&best.record.body) =>
                     {
-                        self.copy_path(local)?
+                        match self.copy_path(local)? {
+                            CopyPlace::At(copy) => Some(copy),
+                            CopyPlace::Needless | CopyPlace::Unsure => None,
+                        }
                     }
                     _ => None,
                 };
@@ -471,35 +491,48 @@ impl<I: Index> Folder<I> {
         self.release_stage(&task.stage);
     }
 
-    /// Names the conflict copy of what lies here; `None` where a copy with this content exists already.
-    pub(super) fn copy_path(&self, local: &Local) -> Result<Option<RelPath>, I::Error> {
+    /// Names the conflict copy of what lies here, unless a copy with this content exists already.
+    pub(super) fn copy_path(&self, local: &Local) -> Result<CopyPlace, I::Error> {
         let mtime_ns = local.record.body.file().map_or(0, |file| file.mtime_ns);
-        if let Some(first) = self.index.recipe(&local.record.path)?.and_then(|r| r.chunks().first().copied()) {
-            for holder in self.index.holders_of(&first.id, 16)? {
-                let is_copy = conflict::is_copy_of(&holder, &local.record.path);
-                let there = self.index.local(&holder)?.filter(|there| !there.ignored);
-                if is_copy && there.is_some_and(|there| there.record.body.is_same_content(&local.record.body)) {
-                    return Ok(None);
-                }
+        // A copy that was renamed to this very path is the same file, whatever the index knows of its old
+        // name; and one that a peer has removed or rewritten does not stay.
+        let inode = |local: &Local| local.stat.map(|stat| (stat.dev, stat.ino));
+        let is_equal = |there: &Local| -> Result<bool, I::Error> {
+            let Record { path, version, body, .. } = &there.record;
+            if there.ignored || !body.is_same_content(&local.record.body) || inode(there) == inode(local) {
+                return Ok(false);
             }
-        } else {
+            let stays = |remote: &Remote| {
+                remote.record.version.compare(version) != Causality::After || remote.record.body.is_same_content(body)
+            };
+            Ok(self.index.remotes(path)?.iter().all(|(_, remote)| stays(remote)))
+        };
+        let relied_on = |path: &RelPath| match self.scans.awaits_look(path) || self.is_committing(path) {
+            true => CopyPlace::Unsure,
+            false => CopyPlace::Needless,
+        };
+        let candidates = match self.index.recipe(&local.record.path)?.and_then(|r| r.chunks().first().copied()) {
+            Some(first) => self.index.holders_of(&first.id, 16)?,
             // What has no chunks is found by its name alone.
-            for there in self.index.conflicts()? {
-                let is_copy = conflict::is_copy_of(&there.record.path, &local.record.path);
-                if is_copy && there.record.body.is_same_content(&local.record.body) {
-                    return Ok(None);
-                }
+            None => self.index.conflicts()?.into_iter().map(|there| there.record.path).collect(),
+        };
+        for path in candidates.iter().filter(|path| conflict::is_copy_of(path, &local.record.path)) {
+            if let Some(there) = self.index.local(path)?
+                && is_equal(&there)?
+            {
+                return Ok(relied_on(path));
             }
         }
         for number in 1..=COPIES_MAX {
             let path = conflict::copy_path(&local.record.path, mtime_ns, local.record.by, number);
             match self.index.local(&path)? {
-                Some(there) if there.record.body.is_same_content(&local.record.body) => return Ok(None),
+                Some(there) if is_equal(&there)? => return Ok(relied_on(&path)),
                 Some(there) if there.record.body.is_live() => {}
-                _ => return Ok(Some(path)),
+                _ => return Ok(CopyPlace::At(path)),
             }
         }
-        Ok(None)
+        // There are a thousand of them: history keeps it.
+        Ok(CopyPlace::Needless)
     }
 
     /// Sets out to hold `target`.

@@ -2,7 +2,7 @@
 //! tested by the simulator.
 
 use super::*;
-use crate::engine::effect::{Action, Expect, Found};
+use crate::engine::effect::{Action, Displaced, Expect, Found};
 use crate::engine::memory_index::MemoryIndex;
 use crate::model::id::{ChunkId, ContentId};
 use crate::model::recipe::{ChunkRef, PageRef, Recipe};
@@ -821,4 +821,110 @@ fn many_equal_files_are_renamed_in_one_go() {
     let copied = bench.outputs.iter().filter(|o| matches!(o, Output::Assemble(_))).count();
     assert_eq!((moved + copied) as u64, COUNT, "none of them waits for others");
     assert!(moved > 1 && bench.want().is_none());
+}
+
+/// A file here, and a conflict copy of it with the same content, of these inodes.
+fn with_equal_copy(ino: u64, copy_ino: u64) -> (Bench, String) {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    let copy = crate::engine::conflict::copy_path(&path("f"), 5, DeviceTag([1; 5]), 1).to_string();
+    bench.has_file(&copy, copy_ino, b"one");
+    bench.give(Input::Touched(BTreeMap::from([(path("f"), Depth::Entry)])));
+    bench.rest();
+    let there = stat(Kind::File, ino, 2);
+    bench.answer_scan(&[("f", Found::Entry(there))]);
+    bench.give(Input::Hashed(path("f"), HashOutcome::Done { stat: there, recipe: recipe(b"one") }));
+    assert_eq!(bench.body("f"), Some(file(&recipe(b"one"))));
+    (bench, copy)
+}
+
+/// The peer has made a directory at its path, which wins. Returns what is to be done there.
+fn lose_to_a_directory(bench: &mut Bench, count: u64) -> Option<CommitItem> {
+    bench.hear("f", count, Body::Dir { mode: 0o755 }, None);
+    bench.commit().map(|mut items| items.remove(0))
+}
+
+#[test]
+fn a_loser_that_lies_here_as_a_copy_already_makes_no_other() {
+    let (mut bench, _) = with_equal_copy(5, 4);
+    assert_eq!(lose_to_a_directory(&mut bench, 1).unwrap().displaced, Displaced::History);
+}
+
+#[test]
+fn a_copy_that_was_renamed_to_the_loser_is_no_other_copy_of_it() {
+    let (mut bench, copy) = with_equal_copy(4, 4);
+    let displaced = lose_to_a_directory(&mut bench, 1).unwrap().displaced;
+    assert!(matches!(&displaced, Displaced::Copy(to) if to.to_string() != copy), "{displaced:?}");
+}
+
+#[test]
+fn a_copy_that_a_peer_has_removed_is_not_relied_on() {
+    let (mut bench, copy) = with_equal_copy(5, 4);
+    let version = bench.folder.index().local(&path(&copy)).unwrap().unwrap().record.version;
+    let version = version.after_change(AuthorId(77), 1).unwrap();
+    let record = Record { path: path(&copy), version, by: DeviceTag([2; 5]), body: Body::Tombstone };
+    let records = vec![SentRecord { record, recipe: None, content: None }];
+    let (after, through) = (Sequence(0), Sequence(1));
+    let records = Records { folder: FOLDER, after, through, more: true, records };
+    bench.give(Input::Message(peer(), Message::Records(records)));
+    let displaced = lose_to_a_directory(&mut bench, 2).unwrap().displaced;
+    assert!(matches!(displaced, Displaced::Copy(_)), "{displaced:?}");
+}
+
+#[test]
+fn a_copy_that_is_about_to_be_looked_at_is_waited_for() {
+    let (mut bench, copy) = with_equal_copy(5, 4);
+    bench.give(Input::Touched(BTreeMap::from([(path(&copy), Depth::Entry)])));
+    bench.rest();
+    assert_eq!(lose_to_a_directory(&mut bench, 1), None);
+    bench.answer_scan(&[]);
+    bench.rest();
+    assert_eq!(bench.body(&copy), Some(Body::Tombstone));
+    let displaced = bench.commit().unwrap().remove(0).displaced;
+    assert_eq!(displaced, Displaced::Copy(path(&copy)), "it is gone, and its name is free");
+}
+
+#[test]
+fn what_was_put_into_a_directory_that_is_not_recorded_waits_for_a_look() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    let sent = |(name, count)| {
+        let version = VersionVector::parse(vec![(AuthorId(77), count)]).unwrap();
+        let record = Record { path: path(name), version, by: DeviceTag([2; 5]), body: Body::Dir { mode: 0o755 } };
+        SentRecord { record, recipe: None, content: None }
+    };
+    let records = [("d", 1), ("d/e", 2)].map(sent).to_vec();
+    let records = Records { folder: FOLDER, after: Sequence(0), through: Sequence(2), more: false, records };
+    bench.give(Input::Message(peer(), Message::Records(records)));
+    assert_eq!(bench.commit().unwrap().len(), 2);
+    // Somebody has just made the directory as well.
+    let made = CommitOutcome::Done { stat: Some(stat(Kind::Dir, 6, 2)), kept: None, aside: None, unseen: false };
+    bench.give(Input::Committed(vec![CommitOutcome::Mismatch, made]));
+    assert_eq!(bench.body("d/e"), None, "a crash now would leave it below nothing, where no listing finds it");
+    let asked = bench.take(|o| match o {
+        Output::Scan(_, Scope::Paths(paths)) => Some(paths.clone()),
+        _ => None,
+    });
+    assert_eq!(asked.unwrap(), BTreeMap::from([(path("d"), Depth::Entry), (path("d/e"), Depth::Tree)]));
+}
+
+#[test]
+fn a_directory_that_something_was_just_put_into_is_not_gone() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    let dir = Found::Entry(Stat { mode: 0o755, ..stat(Kind::Dir, 4, 1) });
+    bench.scan_all(&[("d", dir.clone())]);
+    bench.scan_all(&[]);
+    bench.answer_scan(&[]);
+    // It is back, and nobody has looked.
+    bench.hear("d/l", 1, Body::Symlink { target: (*b"t").into() }, None);
+    assert_eq!(bench.commit().unwrap().len(), 1);
+    let there = stat(Kind::Symlink, 6, 2);
+    let made = CommitOutcome::Done { stat: Some(there), kept: None, aside: None, unseen: false };
+    bench.give(Input::Committed(vec![made]));
+    bench.rest();
+    assert_eq!(bench.body("d/l"), Some(Body::Symlink { target: (*b"t").into() }));
+    bench.answer_scan(&[("d", dir)]);
+    bench.rest();
+    assert!(bench.body("d").unwrap().is_dir() && bench.body("d/l").unwrap().is_live());
 }
