@@ -179,6 +179,8 @@ fn the_rules_find_what_they_are_for() {
     ] {
         assert!(daemon_refused(line).is_some(), "{line}");
     }
+    let code = "#[test]\nfn runs() {\n}\n\nfn helper() {\n}\n";
+    assert_eq!(["runs", "helper", "none"].map(|name| is_test(code, name)), [true, false, false]);
 }
 
 #[test]
@@ -287,6 +289,36 @@ fn the_documents_name_files_and_tests_that_exist() {
         }
     }
     report(&found);
+}
+
+#[test]
+fn every_promise_names_a_test() {
+    let code: String = Source::all().iter().map(|source| source.text.as_str()).collect();
+    let text = fs::read_to_string("ARCHITECTURE.md").unwrap();
+    let section = text.split("\n## ").find(|section| section.starts_with("What we promise")).unwrap();
+    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ") && *line != "| promise | test |").collect();
+    let mut found = Vec::new();
+    for row in &rows {
+        let tests: Vec<_> = code_spans(row.rsplit("| ").next().unwrap()).collect();
+        if tests.is_empty() {
+            found.push(format!("ARCHITECTURE.md: no test guards {row}"));
+        }
+        for test in tests.iter().filter(|test| !is_test(&code, test)) {
+            found.push(format!("ARCHITECTURE.md: `{test}` is no test"));
+        }
+    }
+    assert!(!rows.is_empty(), "the promises were not found");
+    report(&found);
+}
+
+/// Whether the code has a test of this name, plain or of the async kind.
+fn is_test(code: &str, name: &str) -> bool {
+    let Some((before, _)) = code.split_once(&format!("fn {name}(")) else {
+        return false;
+    };
+    let lines = before.trim_end_matches(' ').lines().rev().map(str::trim);
+    let mut above = lines.take_while(|line| line.starts_with("#[") || line.starts_with("//") || *line == "async");
+    above.any(|line| line == "#[test]" || line.starts_with("#[tokio::test"))
 }
 
 #[test]
