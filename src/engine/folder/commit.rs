@@ -198,6 +198,10 @@ impl<I: Index> Folder<I> {
                     self.ready.insert(path);
                     return Ok(());
                 }
+                if before.is_some_and(|local| local.record.body.is_dir()) && !task.target.body.is_dir() {
+                    // What was seen in it since this was ordered had left it again, for it was empty.
+                    self.forget_below(now, &path)?;
+                }
                 if stat.is_some() {
                     // So its directories are there, whatever a look before said.
                     self.seen_here(&path, None);

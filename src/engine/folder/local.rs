@@ -599,7 +599,7 @@ impl<I: Index> Folder<I> {
     }
 
     /// Records that all that lay below a directory is gone, the deepest first.
-    fn forget_below(&mut self, now: Now, dir: &RelPath) -> Result<(), I::Error> {
+    pub(super) fn forget_below(&mut self, now: Now, dir: &RelPath) -> Result<(), I::Error> {
         for child in self.index.children(Some(dir))?.into_iter().rev() {
             if child.record.body.is_live() || child.ignored {
                 self.record_gone(now, &child.record.path)?;

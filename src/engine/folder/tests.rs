@@ -857,16 +857,20 @@ fn a_copy_that_was_renamed_to_the_loser_is_no_other_copy_of_it() {
     assert!(matches!(&displaced, Displaced::Copy(to) if to.to_string() != copy), "{displaced:?}");
 }
 
+/// The peer has seen what lies here and makes something else of it.
+fn replace_at_peer(bench: &mut Bench, name: &str, body: Body, more: bool) {
+    let version = bench.folder.index().local(&path(name)).unwrap().unwrap().record.version;
+    let version = version.after_change(AuthorId(77), 1).unwrap();
+    let record = Record { path: path(name), version, by: DeviceTag([2; 5]), body };
+    let records = vec![SentRecord { record, recipe: None, content: None }];
+    let records = Records { folder: FOLDER, after: Sequence(0), through: Sequence(1), more, records };
+    bench.give(Input::Message(peer(), Message::Records(records)));
+}
+
 #[test]
 fn a_copy_that_a_peer_has_removed_is_not_relied_on() {
     let (mut bench, copy) = with_equal_copy(5, 4);
-    let version = bench.folder.index().local(&path(&copy)).unwrap().unwrap().record.version;
-    let version = version.after_change(AuthorId(77), 1).unwrap();
-    let record = Record { path: path(&copy), version, by: DeviceTag([2; 5]), body: Body::Tombstone };
-    let records = vec![SentRecord { record, recipe: None, content: None }];
-    let (after, through) = (Sequence(0), Sequence(1));
-    let records = Records { folder: FOLDER, after, through, more: true, records };
-    bench.give(Input::Message(peer(), Message::Records(records)));
+    replace_at_peer(&mut bench, &copy, Body::Tombstone, true);
     let displaced = lose_to_a_directory(&mut bench, 2).unwrap().displaced;
     assert!(matches!(displaced, Displaced::Copy(_)), "{displaced:?}");
 }
@@ -927,4 +931,25 @@ fn a_directory_that_something_was_just_put_into_is_not_gone() {
     bench.answer_scan(&[("d", dir)]);
     bench.rest();
     assert!(bench.body("d").unwrap().is_dir() && bench.body("d/l").unwrap().is_live());
+}
+
+#[test]
+fn what_came_into_a_directory_and_left_before_that_was_replaced_is_gone() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    let dir = Found::Entry(Stat { mode: 0o755, ..stat(Kind::Dir, 4, 1) });
+    bench.scan_all(&[("d", dir.clone())]);
+    replace_at_peer(&mut bench, "d", Body::Symlink { target: (*b"t").into() }, false);
+    assert_eq!(bench.commit().unwrap().len(), 1);
+    // Somebody saves a file in it, and renames it to elsewhere.
+    let there = stat(Kind::File, 5, 2);
+    bench.give(Input::Touched(BTreeMap::from([(path("d/e"), Depth::Entry)])));
+    bench.rest();
+    bench.answer_scan(&[("d/e", Found::Entry(there))]);
+    bench.give(Input::Hashed(path("d/e"), HashOutcome::Done { stat: there, recipe: recipe(b"one") }));
+    assert!(bench.body("d/e").unwrap().is_live());
+    let made = CommitOutcome::Done { stat: Some(stat(Kind::Symlink, 6, 3)), kept: None, aside: None, unseen: false };
+    bench.give(Input::Committed(vec![made]));
+    assert!(!bench.body("d").unwrap().is_dir());
+    assert_eq!(bench.body("d/e"), Some(Body::Tombstone), "below a link no listing finds it any more");
 }
