@@ -21,8 +21,8 @@ use crate::model::version::{Causality, VersionVector};
 
 /// Chunks that the recipes of all tasks may have together before no large file is begun.
 const TASK_CHUNKS_MAX: usize = 1 << 17;
-/// Conflict copies that one version of a path may have under numbered names.
-const COPIES_MAX: u32 = 1000;
+/// Numbered names that the index is asked for until one is free for a conflict copy.
+pub(super) const COPIES_MAX: u32 = 1000;
 /// Longest pause before the disk is tried again with a path.
 pub(super) const LOCAL_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// Longest pause before peers are asked again for a content that they did not have; news of the path
@@ -523,16 +523,16 @@ impl<I: Index> Folder<I> {
                 return Ok(relied_on(path));
             }
         }
-        for number in 1..=COPIES_MAX {
+        let mut number = 1;
+        loop {
             let path = conflict::copy_path(&local.record.path, mtime_ns, local.record.by, number);
             match self.index.local(&path)? {
                 Some(there) if is_equal(&there)? => return Ok(relied_on(&path)),
-                Some(there) if there.record.body.is_live() => {}
+                // Beyond that the disk looks for a free name, or says that it has none.
+                Some(there) if there.record.body.is_live() && number < COPIES_MAX => number += 1,
                 _ => return Ok(CopyPlace::At(path)),
             }
         }
-        // There are a thousand of them: history keeps it.
-        Ok(CopyPlace::Needless)
     }
 
     /// Sets out to hold `target`.

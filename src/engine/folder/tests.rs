@@ -829,13 +829,24 @@ fn with_equal_copy(ino: u64, copy_ino: u64) -> (Bench, String) {
     bench.meet(Right::Owner, None);
     let copy = crate::engine::conflict::copy_path(&path("f"), 5, DeviceTag([1; 5]), 1).to_string();
     bench.has_file(&copy, copy_ino, b"one");
-    bench.give(Input::Touched(BTreeMap::from([(path("f"), Depth::Entry)])));
-    bench.rest();
-    let there = stat(Kind::File, ino, 2);
-    bench.answer_scan(&[("f", Found::Entry(there))]);
-    bench.give(Input::Hashed(path("f"), HashOutcome::Done { stat: there, recipe: recipe(b"one") }));
+    save(&mut bench, "f", ino, b"one");
     assert_eq!(bench.body("f"), Some(file(&recipe(b"one"))));
     (bench, copy)
+}
+
+/// Somebody saves a file, and it is seen.
+fn save(bench: &mut Bench, name: &str, ino: u64, bytes: &[u8]) {
+    bench.give(Input::Touched(BTreeMap::from([(path(name), Depth::Entry)])));
+    bench.rest();
+    let stat = stat(Kind::File, ino, 2);
+    bench.answer_scan(&[(name, Found::Entry(stat))]);
+    bench.give(Input::Hashed(path(name), HashOutcome::Done { stat, recipe: recipe(bytes) }));
+}
+
+/// The disk has done what was asked for, and this lies there.
+fn made(kind: Kind, ino: u64) -> Input {
+    let stat = Some(stat(kind, ino, 2));
+    Input::Committed(vec![CommitOutcome::Done { stat, kept: None, aside: None, unseen: false }])
 }
 
 /// The peer has made a directory at its path, which wins. Returns what is to be done there.
@@ -848,6 +859,21 @@ fn lose_to_a_directory(bench: &mut Bench, count: u64) -> Option<CommitItem> {
 fn a_loser_that_lies_here_as_a_copy_already_makes_no_other() {
     let (mut bench, _) = with_equal_copy(5, 4);
     assert_eq!(lose_to_a_directory(&mut bench, 1).unwrap().displaced, Displaced::History);
+}
+
+#[test]
+fn a_thousand_copies_do_not_cost_the_next_loser_its_own() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    let mut ino = 10;
+    for number in 1..=crate::engine::folder::take::COPIES_MAX {
+        let copy = crate::engine::conflict::copy_path(&path("f"), 5, DeviceTag([1; 5]), number).to_string();
+        save(&mut bench, &copy, ino, format!("copy {number}").as_bytes());
+        ino += 1;
+    }
+    save(&mut bench, "f", ino, b"one");
+    let displaced = lose_to_a_directory(&mut bench, 1).unwrap().displaced;
+    assert!(matches!(displaced, Displaced::Copy(_)), "history forgets: {displaced:?}");
 }
 
 #[test]
@@ -923,9 +949,7 @@ fn a_directory_that_something_was_just_put_into_is_not_gone() {
     // It is back, and nobody has looked.
     bench.hear("d/l", 1, Body::Symlink { target: (*b"t").into() }, None);
     assert_eq!(bench.commit().unwrap().len(), 1);
-    let there = stat(Kind::Symlink, 6, 2);
-    let made = CommitOutcome::Done { stat: Some(there), kept: None, aside: None, unseen: false };
-    bench.give(Input::Committed(vec![made]));
+    bench.give(made(Kind::Symlink, 6));
     bench.rest();
     assert_eq!(bench.body("d/l"), Some(Body::Symlink { target: (*b"t").into() }));
     bench.answer_scan(&[("d", dir)]);
@@ -942,14 +966,9 @@ fn what_came_into_a_directory_and_left_before_that_was_replaced_is_gone() {
     replace_at_peer(&mut bench, "d", Body::Symlink { target: (*b"t").into() }, false);
     assert_eq!(bench.commit().unwrap().len(), 1);
     // Somebody saves a file in it, and renames it to elsewhere.
-    let there = stat(Kind::File, 5, 2);
-    bench.give(Input::Touched(BTreeMap::from([(path("d/e"), Depth::Entry)])));
-    bench.rest();
-    bench.answer_scan(&[("d/e", Found::Entry(there))]);
-    bench.give(Input::Hashed(path("d/e"), HashOutcome::Done { stat: there, recipe: recipe(b"one") }));
+    save(&mut bench, "d/e", 5, b"one");
     assert!(bench.body("d/e").unwrap().is_live());
-    let made = CommitOutcome::Done { stat: Some(stat(Kind::Symlink, 6, 3)), kept: None, aside: None, unseen: false };
-    bench.give(Input::Committed(vec![made]));
+    bench.give(made(Kind::Symlink, 6));
     assert!(!bench.body("d").unwrap().is_dir());
     assert_eq!(bench.body("d/e"), Some(Body::Tombstone), "below a link no listing finds it any more");
 }
