@@ -40,6 +40,12 @@ impl Lab {
         self.dir.path().canonicalize().unwrap().join(name)
     }
 
+    /// Keeps all that belongs to the lab when it ends, and says where.
+    pub fn keep(&mut self) -> PathBuf {
+        self.dir.disable_cleanup(true);
+        self.path("")
+    }
+
     /// Makes a device that is set up and has an empty directory for the folder.
     pub fn device(&self, name: &str) -> Device {
         let dir = self.path(name);
@@ -200,7 +206,7 @@ impl Device {
 
     /// Starts the daemon and waits until it answers.
     pub fn serve(&self) {
-        self.spawn();
+        self.start();
         wait_until("the daemon answers", || {
             let mut child = self.child.lock().unwrap();
             let status = child.as_mut().unwrap().try_wait().unwrap();
@@ -210,7 +216,8 @@ impl Device {
         });
     }
 
-    fn spawn(&self) {
+    /// Starts the daemon and does not wait for it.
+    pub fn start(&self) {
         let mut child = self.child.lock().unwrap();
         assert!(child.is_none(), "{}: a daemon runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).unwrap();

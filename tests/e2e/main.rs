@@ -7,10 +7,13 @@
 
 mod apart;
 mod brake;
+mod census;
 mod demo;
+mod endurance;
 mod hostile;
 mod lab;
 mod past;
+mod people;
 mod proxy;
 mod rot;
 mod sharing;

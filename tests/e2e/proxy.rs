@@ -1,4 +1,4 @@
-//! A way between two devices that can be slow, can be cut, and remembers what went by first.
+//! A way between two devices that can be slow, can be cut, held or closed, and remembers what went by first.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -20,6 +20,10 @@ struct Shared {
     target: SocketAddr,
     /// Bytes a second in one direction; 0 is no bound.
     rate: AtomicU64,
+    /// Whether all that arrives waits here: the connections stand, and nothing comes through.
+    is_held: AtomicBool,
+    /// Whether nobody gets through at all.
+    is_closed: AtomicBool,
     is_over: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
     /// What each connection began with, as its dialer sent it.
@@ -34,6 +38,8 @@ impl Proxy {
         let shared = Arc::new(Shared {
             target,
             rate: AtomicU64::new(rate),
+            is_held: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             streams: Mutex::default(),
             begun_with: Mutex::default(),
@@ -57,6 +63,19 @@ impl Proxy {
         self.shared.rate.store(rate, Ordering::Relaxed);
     }
 
+    /// Holds back all that arrives, or lets it go on; the connections stand.
+    pub fn hold(&self, is_held: bool) {
+        self.shared.is_held.store(is_held, Ordering::Relaxed);
+    }
+
+    /// Cuts all connections and takes no more, or takes them again.
+    pub fn close(&self, is_closed: bool) {
+        self.shared.is_closed.store(is_closed, Ordering::Relaxed);
+        if is_closed {
+            self.cut();
+        }
+    }
+
     /// Cuts all connections that stand now.
     pub fn cut(&self) {
         for stream in self.shared.streams.lock().unwrap().drain(..) {
@@ -74,6 +93,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Relaxed);
+        self.hold(false);
         self.cut();
         // Lets the thread that accepts look up.
         TcpStream::connect(self.address).ok();
@@ -82,6 +102,9 @@ impl Drop for Proxy {
 
 impl Shared {
     fn pass(self: &Arc<Self>, near: TcpStream) {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return;
+        }
         let Ok(far) = TcpStream::connect(self.target) else {
             return;
         };
@@ -104,6 +127,9 @@ impl Shared {
         let mut buffer = vec![0; 64 << 10];
         let mut due = Instant::now();
         while let Ok(len) = from.read(&mut buffer) {
+            while self.is_held.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(10));
+            }
             if len == 0 || to.write_all(&buffer[..len]).is_err() {
                 break;
             }
