@@ -293,22 +293,34 @@ fn the_documents_name_files_and_tests_that_exist() {
 
 #[test]
 fn every_promise_names_a_test() {
+    report(&untested_rows("ARCHITECTURE.md", "What we promise", "| promise | test |"));
+}
+
+#[test]
+fn every_counter_measure_names_a_test() {
+    let title = "Attacks, counter-measures, tests";
+    report(&untested_rows("SECURITY.md", title, "| attack | counter-measure | test |"));
+}
+
+/// Returns the rows of a section's table whose last column does not name tests that exist.
+fn untested_rows(file: &str, title: &str, head: &str) -> Vec<String> {
     let code: String = Source::all().iter().map(|source| source.text.as_str()).collect();
-    let text = fs::read_to_string("ARCHITECTURE.md").unwrap();
-    let section = text.split("\n## ").find(|section| section.starts_with("What we promise")).unwrap();
-    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ") && *line != "| promise | test |").collect();
+    let text = fs::read_to_string(file).unwrap();
+    let section = text.split("\n## ").find(|section| section.starts_with(title)).unwrap();
+    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ") && *line != head).collect();
     let mut found = Vec::new();
     for row in &rows {
-        let tests: Vec<_> = code_spans(row.rsplit("| ").next().unwrap()).collect();
+        let last_column = row.trim_end_matches('|').trim_end().rsplit("| ").next().unwrap();
+        let tests: Vec<_> = code_spans(last_column).collect();
         if tests.is_empty() {
-            found.push(format!("ARCHITECTURE.md: no test guards {row}"));
+            found.push(format!("{file}: no test guards {row}"));
         }
         for test in tests.iter().filter(|test| !is_test(&code, test)) {
-            found.push(format!("ARCHITECTURE.md: `{test}` is no test"));
+            found.push(format!("{file}: `{test}` is no test"));
         }
     }
-    assert!(!rows.is_empty(), "the promises were not found");
-    report(&found);
+    assert!(!rows.is_empty(), "{file}: the table under {title} was not found");
+    found
 }
 
 /// Whether the code has a test of this name, plain or of the async kind.

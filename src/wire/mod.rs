@@ -1,4 +1,34 @@
-//! Bytes to messages and back: pure, bounded, versioned. This file is the format document.
+//! Bytes to messages and back: pure, bounded, versioned. This file is the format document: who reads it can write
+//! another implementation, as `tests/noise/handshake.py` is one.
+//!
+//! # The handshake
+//!
+//! Over TCP, three messages of fixed length: `Noise_XKpsk3_25519_AESGCM_SHA256` or
+//! `Noise_XKpsk3_25519_ChaChaPoly_SHA256` (The Noise Protocol Framework, revision 34), the suite chosen by the dialing
+//! device and never written down. Integers are little-endian, `|` puts bytes one after the other, a device id stands
+//! for the 32 bytes of an X25519 public key.
+//!
+//! | name | is |
+//! |---|---|
+//! | `S` | X25519 of the two long-term keys |
+//! | `gate` | BLAKE3 `derive_key("kinfold 1 gate key", S)` |
+//! | `pair` | BLAKE3 `derive_key("kinfold 1 pair secret", S)` |
+//! | `suite` | one byte: 1 for AES-GCM, 2 for ChaChaPoly |
+//! | `tag` | first 16 bytes of BLAKE3 `keyed_hash(keyed_hash(gate, dialer id \| listener id), suite \| hash(noise message))` |
+//! | prologue | `"kinfold handshake 1" \| suite \| dialer id \| listener id` |
+//! | `psk` | BLAKE3 `derive_key("kinfold 1 handshake psk", pair \| ML-KEM secret)`, set before the third message |
+//! | hello | `u16` lowest and `u16` highest protocol version, `u32` flags (bit 0: has AES instructions), 8 zeros |
+//!
+//! | message | bytes | is |
+//! |---|---|---|
+//! | dialer, first | 1248 | `tag \|` Noise message with an ML-KEM-768 encapsulation key (1184) as its payload |
+//! | listener | 1152 | Noise message with ML-KEM ciphertext (1088) and hello (16) as its payload |
+//! | dialer, last | 80 | Noise message with hello (16) as its payload |
+//!
+//! The version is the highest that both speak. A listener sends nothing before it has found the tag's device in its
+//! trust list, and nothing to a tag that it has answered before.
+//!
+//! # The messages
 //!
 //! Inside the tunnel runs a stream of frames. A frame is `u32 length | u8 kind | u16 header length |
 //! header | body`, little-endian; the length counts all that follows it. The header is postcard

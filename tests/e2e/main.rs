@@ -11,6 +11,7 @@ mod census;
 mod demo;
 mod endurance;
 mod hostile;
+mod independent;
 mod lab;
 mod past;
 mod people;
