@@ -22,6 +22,7 @@ use crate::daemon::pool::Pool;
 use crate::daemon::run::wall_ns;
 use crate::disk::ignore::Gitignores;
 use crate::engine::chunk::VerifiedChunk;
+use crate::engine::folder::Input;
 use crate::engine::session::gate::PairKeys;
 use crate::keys::identity::Identity;
 use crate::model::id::{DeviceId, FolderId};
@@ -565,9 +566,21 @@ impl Hub {
         }
     }
 
+    /// Tells a folder who its other members are.
+    fn tell_members(&self, id: &FolderId) {
+        let own = self.identity.device_id();
+        let state = self.lock();
+        if let (Some(folder), Some(Slot::Running(handle))) = (state.config.folder(id), state.folders.get(id)) {
+            let members = folder.members.lines().iter().filter(|line| line.right.is_some() && line.device != own);
+            let members = members.map(|line| line.device).collect();
+            handle.commands.send(Command::Input(Input::Members(members))).ok();
+        }
+    }
+
     /// Brings sessions and a folder's member list together: members that are connected are told of the
     /// folder, and where both sides hold it, it syncs. Others are told that it is not shared any more.
     fn share(self: &Arc<Self>, id: FolderId) {
+        self.tell_members(&id);
         let devices: Vec<_> = self.lock().sessions.keys().copied().collect();
         for device in devices {
             let (right, known, theirs, sender) = {

@@ -203,6 +203,7 @@ impl Run {
             patience: Duration::from_millis(1000),
             brake: self.settings.brake.clone(),
             scrub: self.settings.scrub,
+            forget_after: limits::TOMBSTONE_AGE,
             seed: random(),
         }
     }

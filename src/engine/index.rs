@@ -47,6 +47,9 @@ pub struct Cursor {
     pub received: Sequence,
     /// The peer has durably taken note of this device's changes up to here.
     pub acknowledged: Sequence,
+    /// This device's last change when both were last known to hold just the same: of all up to here the peer
+    /// holds what is held here, or something newer.
+    pub agreed: Sequence,
 }
 
 /// A former version of a path that was put aside.

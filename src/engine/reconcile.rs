@@ -29,9 +29,10 @@ pub enum Verdict {
     Stay,
     /// Take what the peer has: it has seen what lies here.
     Take,
-    /// Both hold just the same without having seen each other: hold it under this version.
+    /// Both hold just the same without having seen each other: hold it under this version. It has seen both, or
+    /// where that would be a crowd of authors it is that of the two which names fewer.
     Agree {
-        /// The version that has seen both.
+        /// The version.
         version: VersionVector,
         /// Who is named as its author.
         by: DeviceTag,
@@ -60,12 +61,23 @@ pub fn reconcile(local: Option<&Record>, remote: &Record) -> Result<Verdict, Ver
     // Neither has seen the other.
     match local.body.precedence(&remote.body) {
         Ordering::Equal => {
-            let version = local.version.merge(&remote.version)?;
+            let are_crowded = local.version.is_crowded() || remote.version.is_crowded();
+            let version = match (are_crowded, leaner(&local.version, &remote.version)) {
+                (true, Ordering::Less | Ordering::Equal) => return Ok(Verdict::Stay),
+                (true, Ordering::Greater) => remote.version.clone(),
+                (false, _) => local.version.merge(&remote.version)?,
+            };
             Ok(Verdict::Agree { version, by: local.by.min(remote.by) })
         }
         Ordering::Less => Ok(Verdict::Yield { version: local.version.merge(&remote.version)? }),
         Ordering::Greater => Ok(Verdict::Stay),
     }
+}
+
+/// Orders versions that one of is to stay of; the lesser does, on every device.
+fn leaner(a: &VersionVector, b: &VersionVector) -> Ordering {
+    let key = |version: &VersionVector| version.counters().len();
+    key(a).cmp(&key(b)).then_with(|| a.counters().cmp(b.counters()))
 }
 
 #[cfg(test)]

@@ -16,8 +16,15 @@ pub const SYMLINK_LEN_MAX: usize = 4095;
 
 /// Most authors in one version vector.
 pub const VERSION_AUTHORS_MAX: usize = 256;
+/// Authors from which on a version is crowded: those that write no more are taken out of it as soon as every
+/// member of the folder holds it.
+pub const VERSION_AUTHORS_CROWD: usize = 128;
 /// Highest value of one counter of a version vector; leaves room so that counting never overflows.
 pub const VERSION_COUNTER_MAX: u64 = 1 << 62;
+
+/// Time for which a deletion is remembered at least, although every member of the folder knows of it: a device
+/// that comes back from a backup younger than this does not bring back what was deleted.
+pub const TOMBSTONE_AGE: Duration = Duration::from_secs(365 * 86_400);
 
 /// Longest chunk of any tier, in bytes.
 pub const CHUNK_LEN_MAX: usize = 4 << 20;
@@ -90,6 +97,7 @@ pub const CONTROL_ANSWER_LEN_MAX: usize = 64 << 20;
 const _: () = assert!(FRAME_LEN_MAX > CHUNK_LEN_MAX + 1024);
 const _: () = assert!(RECORDS_MESSAGE_LEN_TARGET * 2 < FRAME_LEN_MAX);
 const _: () = assert!(INLINE_CHUNKS_MAX <= PAGE_CHUNKS_MAX);
+const _: () = assert!(VERSION_AUTHORS_CROWD * 2 <= VERSION_AUTHORS_MAX);
 const _: () = assert!(PAGE_CHUNKS_MIN < PAGE_CHUNKS_MAX);
 const _: () = assert!(NOISE_PAYLOAD_MAX + 16 == NOISE_MESSAGE_MAX);
 const _: () = assert!(WANT_BYTES_IN_FLIGHT_MAX as usize >= 2 * CHUNK_LEN_MAX);

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use crate::model::id::AuthorId;
-use crate::model::limits::{VERSION_AUTHORS_MAX, VERSION_COUNTER_MAX};
+use crate::model::limits::{VERSION_AUTHORS_CROWD, VERSION_AUTHORS_MAX, VERSION_COUNTER_MAX};
 
 /// A counter for each author that ever changed a path.
 ///
@@ -120,6 +120,18 @@ impl VersionVector {
             return Err(VersionError::Authors);
         }
         Ok(Self(merged))
+    }
+
+    /// Returns whether so many authors wrote here that those who write no more should go.
+    pub fn is_crowded(&self) -> bool {
+        self.0.len() > VERSION_AUTHORS_CROWD
+    }
+
+    /// Returns the version without the authors that are not to be kept.
+    ///
+    /// It has seen less: whoever still holds something older than all devices may then meet it as a conflict.
+    pub fn without_others_than(&self, keep: impl Fn(AuthorId) -> bool) -> Self {
+        Self(self.0.iter().copied().filter(|(author, _)| keep(*author)).collect())
     }
 
     /// Tells how this version stands to `other`.

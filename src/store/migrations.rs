@@ -9,7 +9,7 @@ use crate::store::error::{At, StoreError};
 use crate::store::meta::Meta;
 
 /// The newest format version, which `schema.sql` describes.
-pub(crate) const VERSION: i64 = 4;
+pub(crate) const VERSION: i64 = 5;
 /// "KINF".
 const APPLICATION_ID: i64 = 0x4b49_4e46;
 
@@ -18,6 +18,7 @@ const STEPS: &[&str] = &[
     "CREATE TABLE brake (one INTEGER PRIMARY KEY CHECK (one = 1), data BLOB NOT NULL)",
     "CREATE TABLE epoch (one INTEGER PRIMARY KEY CHECK (one = 1), data BLOB NOT NULL)",
     "CREATE TABLE scrub (one INTEGER PRIMARY KEY CHECK (one = 1), data BLOB NOT NULL)",
+    "ALTER TABLE peer ADD COLUMN agreed INTEGER NOT NULL DEFAULT 0",
 ];
 
 const _: () = assert!(STEPS.len() as i64 + 1 == VERSION);

@@ -29,7 +29,7 @@ pub(crate) struct Peers(BTreeMap<DeviceId, Peer>);
 
 impl Peers {
     pub(crate) fn read(conn: &Connection) -> Result<Self, StoreError> {
-        const SQL: &str = "SELECT peer, device, incarnation, received, acknowledged, remotes, sum FROM peer";
+        const SQL: &str = "SELECT peer, device, incarnation, received, acknowledged, remotes, sum, agreed FROM peer";
         let mut statement = conn.prepare_cached(SQL).at(TABLE)?;
         let mut rows = statement.query([]).at(TABLE)?;
         let mut peers = BTreeMap::new();
@@ -40,6 +40,7 @@ impl Peers {
                 incarnation: row.get::<_, Option<i64>>(2).at(TABLE)?.map(|n| Incarnation(n as u64)),
                 received: Sequence(number(3)?),
                 acknowledged: Sequence(number(4)?),
+                agreed: Sequence(number(7)?),
             };
             let peer = Peer { number: row.get(0).at(TABLE)?, cursor, remotes: number(5)?, is_changed: false };
             if number(6)? != u64::from(peer.sum(&device)) {
@@ -52,8 +53,8 @@ impl Peers {
 
     /// Writes what changed since the last time.
     pub(crate) fn write(&mut self, conn: &Connection) -> Result<(), StoreError> {
-        const SQL: &str = "REPLACE INTO peer (peer, device, incarnation, received, acknowledged, remotes, sum) \
-                           VALUES (?, ?, ?, ?, ?, ?, ?)";
+        const SQL: &str = "REPLACE INTO peer (peer, device, incarnation, received, acknowledged, remotes, sum, \
+                           agreed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         let mut statement = conn.prepare_cached(SQL).at(TABLE)?;
         for (device, peer) in self.0.iter_mut().filter(|(_, peer)| peer.is_changed) {
             let parameters = rusqlite::params![
@@ -64,6 +65,7 @@ impl Peers {
                 peer.cursor.acknowledged.0 as i64,
                 peer.remotes as i64,
                 peer.sum(device),
+                peer.cursor.agreed.0 as i64,
             ];
             statement.execute(parameters).at(TABLE)?;
             peer.is_changed = false;
@@ -101,9 +103,13 @@ impl Peer {
     fn sum(&self, device: &DeviceId) -> u32 {
         let mut covered = vec![b'q', u8::from(self.cursor.incarnation.is_some())];
         let incarnation = self.cursor.incarnation.map_or(0, |incarnation| incarnation.0);
-        let Cursor { received, acknowledged, .. } = self.cursor;
+        let Cursor { received, acknowledged, agreed, .. } = self.cursor;
         for number in [self.number as u64, incarnation, received.0, acknowledged.0, self.remotes] {
             covered.extend_from_slice(&number.to_le_bytes());
+        }
+        if agreed != Sequence(0) {
+            // Rows of the version before this number was there are what they were.
+            covered.extend_from_slice(&agreed.0.to_le_bytes());
         }
         covered.extend_from_slice(device.as_bytes());
         codec::sum_of(&covered)

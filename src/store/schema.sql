@@ -1,4 +1,4 @@
--- The index of one folder on one device: format version 4.
+-- The index of one folder on one device: format version 5.
 --
 -- This file is the description of the format and also what creates it. A change of it is a new
 -- version, with a step in migrations.rs that leads there from the one before.
@@ -93,7 +93,8 @@ CREATE TABLE peer (
     received     INTEGER NOT NULL,
     acknowledged INTEGER NOT NULL,
     remotes      INTEGER NOT NULL, -- The number of rows in `remote`.
-    sum          INTEGER NOT NULL
+    sum          INTEGER NOT NULL, -- Over `agreed` as well, unless that is 0.
+    agreed       INTEGER NOT NULL DEFAULT 0 -- The last change when both last held the same.
 );
 
 -- What peers hold, where that is not what this device holds or has seen.
@@ -135,4 +136,4 @@ CREATE INDEX kept_by_path ON kept (path);
 CREATE INDEX kept_by_until ON kept (until);
 
 PRAGMA application_id = 0x4b494e46;
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;

@@ -87,6 +87,8 @@ pub enum Op {
     Scrub(u8),
     /// Sets how far a peer has come.
     Cursor { peer: u8, seed: u64 },
+    /// Sets when a peer was last known to hold the same.
+    Agree { peer: u8, seed: u64 },
     /// Forgets a peer.
     DropPeer { peer: u8 },
     /// Puts a former version aside.
@@ -141,8 +143,12 @@ pub fn apply<I: Index>(index: &mut I, op: &Op) {
         Op::Scrub(n) => index.set_scrub(&vec![n; n as usize]).unwrap(),
         Op::Cursor { peer: n, seed } => {
             let incarnation = (seed & 1 == 1).then_some(Incarnation(seed));
-            let cursor = Cursor { incarnation, received: Sequence(seed % 100), acknowledged: Sequence(seed % 90) };
-            index.set_cursor(&peer(n), cursor).unwrap();
+            let (received, acknowledged) = (Sequence(seed % 100), Sequence(seed % 90));
+            index.set_cursor(&peer(n), Cursor { incarnation, received, acknowledged, ..Cursor::default() }).unwrap();
+        }
+        Op::Agree { peer: n, seed } => {
+            let cursor = index.cursor(&peer(n)).unwrap();
+            index.set_cursor(&peer(n), Cursor { agreed: Sequence(seed % 80), ..cursor }).unwrap();
         }
         Op::DropPeer { peer: n } => index.drop_peer(&peer(n)).unwrap(),
         Op::Keep { at, seed } => index.add_kept(&kept(at_path(at), seed)).unwrap(),

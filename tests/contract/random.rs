@@ -32,6 +32,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => any::<u8>().prop_map(Op::Brake),
         1 => any::<u8>().prop_map(Op::Scrub),
         1 => (0u8..3, seed.clone()).prop_map(|(peer, seed)| Op::Cursor { peer, seed }),
+        1 => (0u8..3, seed.clone()).prop_map(|(peer, seed)| Op::Agree { peer, seed }),
         1 => (0u8..3).prop_map(|peer| Op::DropPeer { peer }),
         2 => (at, seed).prop_map(|(at, seed)| Op::Keep { at, seed }),
         1 => (-5i64..15, 0u64..3000, 0usize..4)

@@ -70,6 +70,7 @@ impl Node {
             patience: Duration::from_secs(1),
             brake: Some(Thresholds::default()),
             scrub: None,
+            forget_after: Duration::from_secs(86_400),
             seed: [number; 32],
         };
         let mut engine = Folder::open(params, index);

@@ -151,6 +151,11 @@ impl World {
                 self.fail(&format!("{} ({story}) is gone from {n}", String::from_utf8_lossy(&bytes[..7])));
             }
             let folder = device.folder.as_ref().unwrap();
+            if self.is_forgetful()
+                && let Some(gone) = folder.index().locals().find(|local| !local.record.body.is_live())
+            {
+                self.fail(&format!("{n} still remembers that {} was deleted", gone.record.path));
+            }
             let status = folder.status().unwrap();
             if !folder.is_settled() || status.state != FolderState::Idle {
                 self.print_indexes();

@@ -83,6 +83,8 @@ pub(super) struct Device {
 
 pub struct World {
     pub(super) seed: u64,
+    /// How many devices there are.
+    pub(super) count: usize,
     pub(super) random: Random,
     pub(super) devices: Vec<Device>,
     /// What is on its way from one device to another; a pair that is not there is not connected.
@@ -120,6 +122,10 @@ pub(super) fn path(text: &str) -> RelPath {
     RelPath::parse(text.as_bytes()).unwrap()
 }
 
+fn id_of(n: usize) -> DeviceId {
+    DeviceId::from_public_key([n as u8 + 1; 32])
+}
+
 impl World {
     /// Plays a seed to its end, and panics if the oracle finds fault. Returns the number of its steps: a
     /// person's deed, a message or chunk that arrives, an order that a disk does, some findings that a
@@ -138,6 +144,7 @@ impl World {
         let count = 2 + random.below(if seed.is_multiple_of(4) { 4 } else { 2 });
         let mut world = Self {
             seed,
+            count,
             random,
             devices: Vec::new(),
             wires: BTreeMap::new(),
@@ -155,7 +162,7 @@ impl World {
         };
         for n in 0..count {
             let index = MemoryIndex::new(Incarnation(world.random.next()));
-            let id = DeviceId::from_public_key([n as u8 + 1; 32]);
+            let id = id_of(n);
             let wall_skew = *world.random.pick(&[0, 0, 0, 3_600_000_000_000, -86_400_000_000_000]);
             let device = Device {
                 id,
@@ -191,6 +198,12 @@ impl World {
         world.edit_apart();
         world.edit_against_deletion();
         world
+    }
+
+    /// Whether devices soon forget what all of them know to be deleted. An index from a backup would bring it
+    /// back, and so would a device that had ignored it: neither is there in such a world.
+    pub(super) fn is_forgetful(&self) -> bool {
+        self.seed % 5 == 1 && self.rules.is_empty()
     }
 
     pub(super) fn fail(&self, why: &str) -> ! {
@@ -234,9 +247,13 @@ impl World {
             patience: Duration::from_millis(500),
             brake: Some(Thresholds::default()),
             scrub: None,
+            forget_after: if self.is_forgetful() { Duration::from_millis(40) } else { Duration::from_secs(86_400) },
             seed,
         };
-        self.devices[n].folder = Some(Folder::open(params, index));
+        let mut folder = Folder::open(params, index);
+        let others = (0..self.count).filter(|other| *other != n).map(id_of).collect();
+        folder.handle(self.now(n), Input::Members(others)).unwrap();
+        self.devices[n].folder = Some(folder);
         self.flush(n);
     }
 
@@ -270,7 +287,7 @@ impl World {
                 self.say(|| format!("{n} has lost its index"));
                 index = MemoryIndex::new(Incarnation(self.random.next()));
             }
-            (37..39, Some(backup)) => {
+            (37..39, Some(backup)) if !self.is_forgetful() => {
                 self.say(|| format!("{n} has its index from a backup"));
                 index = backup;
                 is_restored = true;

@@ -69,6 +69,7 @@ fn params(brake: Option<Thresholds>) -> Params {
         patience: Duration::from_secs(1),
         brake,
         scrub: None,
+        forget_after: Duration::from_secs(86_400),
         seed: [3; 32],
     }
 }

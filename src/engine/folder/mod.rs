@@ -45,6 +45,9 @@ mod hold;
 mod hold_tests;
 mod local;
 mod peers;
+mod retire;
+#[cfg(test)]
+mod retire_tests;
 mod scans;
 mod take;
 #[cfg(test)]
@@ -84,6 +87,8 @@ pub struct Params {
     pub brake: Option<Thresholds>,
     /// Time within which all files are read again and compared with their records; `None`: never.
     pub scrub: Option<Duration>,
+    /// Time for which a deletion is remembered at least, though all members know of it.
+    pub forget_after: Duration,
     /// Randomness: for incarnations and jitter.
     pub seed: [u8; 32],
 }
@@ -115,6 +120,8 @@ pub enum Input {
     PeerUp(DeviceId, Right, FolderHello),
     /// A peer is gone, or no longer shares the folder.
     PeerDown(DeviceId),
+    /// The devices that share the folder, connected or not, but for this one.
+    Members(BTreeSet<DeviceId>),
     /// A peer said something about this folder.
     Message(DeviceId, Message),
     /// A peer sent a chunk.
@@ -274,6 +281,7 @@ pub struct Folder<I> {
     problem_count: usize,
     brake: Brake,
     verify: verify::Verify,
+    retire: retire::Retire,
 }
 
 impl<I: Index> Folder<I> {
@@ -291,6 +299,7 @@ impl<I: Index> Folder<I> {
         Self {
             brake: Brake::open(params.brake.clone(), brake_key, index.brake()),
             verify: verify::Verify::default(),
+            retire: retire::Retire::default(),
             tag: DeviceTag::of(&params.device),
             author,
             random,
@@ -345,6 +354,7 @@ impl<I: Index> Folder<I> {
             Input::Committed(outcomes) => self.handle_committed(now, outcomes)?,
             Input::PeerUp(peer, right, hello) => self.handle_peer_up(peer, right, hello)?,
             Input::PeerDown(peer) => self.handle_peer_down(&peer)?,
+            Input::Members(members) => self.handle_members(now, members),
             Input::Message(peer, message) => self.handle_message(now, peer, message)?,
             Input::Chunk(peer, header, chunk) => self.handle_chunk(now, peer, header, chunk)?,
         }
@@ -361,6 +371,8 @@ impl<I: Index> Folder<I> {
         self.pump_commit(now)?;
         self.pump_verify(now)?;
         self.pump_requests();
+        self.note_agreement(now)?;
+        self.pump_retire(now)?;
         if let Some(state) = self.brake.changed(now.at, now.wall_ns) {
             self.index.set_brake(&state)?;
             self.is_changed = true;
@@ -384,8 +396,15 @@ impl<I: Index> Folder<I> {
         // While something is being read, its end is what is waited for.
         let is_resting = self.scans.is_resting() && self.debounce.is_empty();
         let gone = self.scans.gone_due(is_resting).filter(|_| !self.scans.is_reading_any());
-        let verify = self.verify_timeout();
-        [self.debounce.poll_timeout(), retry, scan, gone, self.brake.due, verify].into_iter().flatten().min()
+        let (verify, retire) = (self.verify_timeout(), self.retire_timeout());
+        [self.debounce.poll_timeout(), retry, scan, gone, self.brake.due, verify, retire].into_iter().flatten().min()
+    }
+
+    /// Whether nothing is under way: then there is time for what can wait.
+    fn is_at_rest(&self) -> bool {
+        let is_taking = !self.tasks.is_empty() || !self.ready.is_empty() || !self.committing.is_empty();
+        let is_looking = !self.scans.is_resting() || !self.debounce.is_empty() || self.scans.is_reading_any();
+        !is_taking && !is_looking
     }
 
     /// Returns whether findings of scans are welcome now; else hold them back until the next flush.
@@ -447,7 +466,7 @@ impl<I: Index> Folder<I> {
     /// Returns what is under way and what waits for what, in a form for reports of errors.
     pub fn under_way(&self) -> String {
         format!(
-            "tasks {:#?}\nready {:?}\nretries {:?}\nsweep {:?}\nrequests {:?}\nfetchable {:?}\ncommitting {:?}\n{:?}",
+            "tasks {:#?}\nready {:?}\nretries {:?}\nsweep {:?}\nrequests {:?}\nfetchable {:?}\ncommitting {:?}\n{:?}\n{:?}",
             self.tasks,
             self.ready,
             self.retries,
@@ -455,7 +474,8 @@ impl<I: Index> Folder<I> {
             self.requests,
             self.fetchable,
             self.committing,
-            self.scans
+            self.scans,
+            self.retire
         )
     }
 

@@ -65,6 +65,8 @@ impl<I: Index> Folder<I> {
             Some((incarnation, _)) if incarnation == ours.0 => return self.begin_incarnation(),
             _ => Sequence(0),
         };
+        // Who remembers less of us than it held once is not who it was.
+        cursor.agreed = cursor.agreed.min(cursor.acknowledged);
         self.index.set_cursor(&peer, cursor)?;
         self.is_changed = true;
         let state = Peer {

@@ -61,6 +61,7 @@ impl Bench {
             patience: Duration::from_secs(1),
             brake: Some(Thresholds::default()),
             scrub: Some(SCRUB),
+            forget_after: Duration::from_secs(86_400),
             seed: [3; 32],
         };
         let folder = Folder::open(params, index);

@@ -291,8 +291,7 @@ impl<I: Index> Folder<I> {
         let (Some(period), true) = (self.params.scrub, self.verify.due.is_some_and(|due| due <= now.at)) else {
             return Ok(());
         };
-        let is_idle = self.tasks.is_empty() && self.ready.is_empty() && self.scans.is_resting();
-        if !is_idle || !self.debounce.is_empty() || self.scans.is_reading_any() || !self.committing.is_empty() {
+        if !self.is_at_rest() {
             self.verify.due = Some(now.at + BUSY_PAUSE);
             return Ok(());
         }
