@@ -34,7 +34,7 @@ enum Purity {
 }
 
 /// What the command line may name of the daemon.
-const DAEMON_FOR_CLI: &[&str] = &["serve", "ServeOptions"];
+const DAEMON_FOR_CLI: &[&str] = &["serve", "ServeOptions", "Ended", "keep", "AGAIN"];
 
 /// Words that would give a pure layer a hand on the world, or a fate that no seed reproduces.
 const WORLD: &[&str] = &[

@@ -1,6 +1,7 @@
 //! What most commands need: the places of this device, its identity, its configuration, its daemon.
 
 use std::path::Path;
+use std::path::PathBuf;
 
 use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
@@ -17,12 +18,14 @@ use crate::model::id::DeviceId;
 pub struct Context {
     /// Where it keeps its files.
     pub paths: Paths,
+    /// The directory that was given for all of them.
+    pub home: Option<PathBuf>,
 }
 
 impl Context {
     /// Finds the device, below `home` where that is given.
     pub fn new(home: Option<&Path>) -> Result<Self, Failure> {
-        Ok(Self { paths: Paths::resolve(home)? })
+        Ok(Self { paths: Paths::resolve(home)?, home: home.map(Path::to_owned) })
     }
 
     /// Reads this device's id.

@@ -15,6 +15,7 @@ use crate::cli::output;
 use crate::config::Config;
 use crate::config::Folder;
 use crate::control::client::ControlError;
+use crate::control::types::SandboxStatus;
 use crate::control::types::Status;
 
 /// Arguments of `kinfold doctor`.
@@ -91,6 +92,7 @@ fn look(context: &Context) -> Result<Vec<Check>, Failure> {
         }
         Err(failure) => checks.push(failed("configuration", &failure)),
     }
+    checks.extend(status.as_ref().map(|status| check_sandbox(&status.sandbox)));
     checks.push(check_watches(status.as_ref()));
     checks.push(check_clock());
     Ok(checks)
@@ -178,6 +180,20 @@ fn check_devices(config: &Config, status: Option<&Status>, checks: &mut Vec<Chec
                 Check { advice: peer.hint.clone(), ..warn(what, why, "") }
             }
         });
+    }
+}
+
+fn check_sandbox(sandbox: &SandboxStatus) -> Check {
+    let what = "sandbox";
+    let in_force = sandbox.in_force.join(", ");
+    match (sandbox.mode.as_str(), sandbox.missing.is_empty()) {
+        ("off", _) => warn(what, "is off", "take `sandbox = \"off\"` out of the configuration"),
+        (_, true) => ok(what, format!("the daemon is confined: {in_force}")),
+        (_, false) => warn(
+            what,
+            format!("the daemon is not confined by {}", sandbox.missing.join("; ")),
+            "all of it needs Linux 6.12 with Landlock; `serve --require-sandbox` runs with nothing less",
+        ),
     }
 }
 

@@ -40,6 +40,11 @@ impl Failure {
         Self::new(Exit::Done, "")
     }
 
+    /// What went wrong was told by a process of ours.
+    pub fn said_already(exit: Exit) -> Self {
+        Self::new(exit, "")
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
@@ -67,9 +72,9 @@ impl Failure {
         self.hint.as_deref()
     }
 
-    /// Returns the lines for a terminal; none where nothing went wrong.
+    /// Returns the lines for a terminal; none where nothing went wrong, or it was told already.
     pub fn lines(&self) -> Vec<String> {
-        if self.exit == Exit::Done {
+        if self.exit == Exit::Done || self.message.is_empty() {
             return vec![];
         }
         let error = format!("error: {}", printable(&self.message));

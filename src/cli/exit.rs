@@ -17,6 +17,8 @@ pub enum Exit {
     NeedsPerson = 4,
     /// It needs a running daemon, and there is none.
     NoDaemon = 5,
+    /// It is a daemon that is to be started again; only its keeper sees this.
+    Again = crate::daemon::AGAIN as isize,
 }
 
 impl From<Exit> for ExitCode {

@@ -1,5 +1,6 @@
 //! Where the log goes: to the journal under systemd, in colour to a terminal, else as plain lines.
 
+use std::ffi::OsString;
 use std::io;
 use std::io::IsTerminal;
 
@@ -24,6 +25,15 @@ pub struct LogArgs {
     /// Log lines of JSON
     #[arg(long)]
     log_json: bool,
+}
+
+impl LogArgs {
+    /// Returns the arguments that stand for these, for a process of ours.
+    pub fn as_given(&self, default_level: &str) -> Vec<OsString> {
+        let level = self.level.as_deref().filter(|level| !level.is_empty()).unwrap_or(default_level);
+        let json = self.log_json.then_some("--log-json");
+        ["--log", level].into_iter().chain(json).map(OsString::from).collect()
+    }
 }
 
 /// Begins to log, and returns the ring that keeps the newest lines for `kinfold log`.

@@ -24,6 +24,7 @@ pub mod output;
 pub mod place;
 pub mod restore;
 pub mod serve;
+pub mod service;
 pub mod status;
 pub mod up;
 pub mod verify;
@@ -89,6 +90,9 @@ enum Command {
     Inbox(inbox::Args),
     /// Show the daemon's log
     Log(log::Args),
+    /// Have the system start the daemon by itself
+    #[command(subcommand)]
+    Service(service::Command),
     /// Check that everything is in order, and say what is not
     Doctor(doctor::Args),
     /// See kinfold at work between devices made up on this machine
@@ -127,6 +131,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Completions(args) => return completions::run(&args),
         Command::Man(args) => return man::run(&args),
         Command::Demo(args) => return demo::run(&args),
+        Command::Service(command) => return service::run(cli.home.as_deref(), command),
         _ => {}
     }
     let context = Context::new(cli.home.as_deref())?;
@@ -146,7 +151,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Inbox(args) => inbox::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
-        Command::Completions(_) | Command::Man(_) | Command::Demo(_) => Ok(Exit::Done),
+        Command::Completions(_) | Command::Man(_) | Command::Demo(_) | Command::Service(_) => Ok(Exit::Done),
     }
 }
 

@@ -1,11 +1,14 @@
 //! `kinfold serve`: the daemon in the foreground.
 
+use std::ffi::OsString;
+
 use crate::cli::context::Context;
 use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::logging;
 use crate::cli::logging::LogArgs;
 use crate::daemon;
+use crate::daemon::Ended;
 use crate::daemon::ServeOptions;
 
 /// Arguments of `kinfold serve`.
@@ -13,13 +16,39 @@ use crate::daemon::ServeOptions;
 pub struct Args {
     #[command(flatten)]
     log: LogArgs,
+
+    /// Do not run unless the kernel can confine the daemon wholly
+    #[arg(long)]
+    require_sandbox: bool,
+
+    /// Be the daemon itself, under the keeper with this process id
+    #[arg(long, hide = true, value_name = "PID")]
+    kept_by: Option<i32>,
 }
 
 /// Runs the command.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     context.config()?;
     context.own_id()?;
-    let log = logging::start(&args.log, "info")?;
-    daemon::serve(context.paths.clone(), ServeOptions { log })?;
-    Ok(Exit::Done)
+    if let Some(keeper) = args.kept_by {
+        let log = logging::start(&args.log, "info")?;
+        let options = ServeOptions { log, require_sandbox: args.require_sandbox, keeper };
+        return match daemon::serve(context.paths.clone(), options)? {
+            Ended::ForGood => Ok(Exit::Done),
+            Ended::ToBeginAgain => Ok(Exit::Again),
+        };
+    }
+    let require = args.require_sandbox.then_some("--require-sandbox");
+    keep(context, args.log.as_given("info").into_iter().chain(require.map(OsString::from)))
+}
+
+/// Has a daemon of this device run, as a process of its own, until it ends.
+pub fn keep(context: &Context, args: impl IntoIterator<Item = OsString>) -> Result<Exit, Failure> {
+    let home = context.home.iter().flat_map(|home| ["--home".into(), home.clone().into_os_string()]);
+    let args: Vec<OsString> = home.chain(["serve".into()]).chain(args).chain(["--kept-by".into()]).collect();
+    match daemon::keep(&context.paths, &args)? {
+        0 => Ok(Exit::Done),
+        // It has said why.
+        code => Err(Failure::said_already(if code == Exit::Usage as u8 { Exit::Usage } else { Exit::Failed })),
+    }
 }

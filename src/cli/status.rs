@@ -14,6 +14,7 @@ use crate::cli::output::printable;
 use crate::control::types::FolderState;
 use crate::control::types::FolderStatus;
 use crate::control::types::PeerStatus;
+use crate::control::types::SandboxStatus;
 use crate::control::types::Status;
 
 /// Arguments of `kinfold status`.
@@ -57,6 +58,7 @@ fn text(status: &Status) -> Vec<String> {
     let mut lines = vec![
         format!("{}  {}", escaped(&status.device.name), status.device.id),
         format!("talks to {}, listens on {}", policy(status), listen.join(" ")),
+        confinement(&status.sandbox),
         String::new(),
         "Folders".to_owned(),
     ];
@@ -90,10 +92,30 @@ fn text(status: &Status) -> Vec<String> {
 }
 
 fn policy(status: &Status) -> String {
-    match (status.policy.mode.as_str(), status.policy.allow.is_empty()) {
+    let by = match (status.policy.interfaces.is_empty(), status.policy.interfaces_away.is_empty()) {
+        (true, _) => String::new(),
+        (false, true) => format!(" by {} alone", status.policy.interfaces.join(" and ")),
+        (false, false) => {
+            let away = status.policy.interfaces_away.join(" and ");
+            format!(" by {} alone, of which {away} is away", status.policy.interfaces.join(" and "))
+        }
+    };
+    let whom = match (status.policy.mode.as_str(), status.policy.allow.is_empty()) {
         ("lan", true) => "local networks alone".to_owned(),
         ("lan", false) => format!("local networks and {}", status.policy.allow.join(" ")),
         (mode, _) => format!("{mode} network"),
+    };
+    whom + &by
+}
+
+/// Returns in a line what the daemon took from itself.
+fn confinement(sandbox: &SandboxStatus) -> String {
+    let in_force = printable(&sandbox.in_force.join(", "));
+    match (sandbox.in_force.is_empty(), sandbox.missing.is_empty()) {
+        (true, true) => "not confined".to_owned(),
+        (false, true) => format!("confined: {in_force}"),
+        (true, false) => format!("not confined: {}", printable(&sandbox.missing.join("; "))),
+        (false, false) => format!("confined: {in_force}; not: {}", printable(&sandbox.missing.join("; "))),
     }
 }
 
@@ -210,12 +232,17 @@ mod tests {
             version: "0".to_owned(),
             device: DeviceRef { name: "h0".to_owned(), id: id(1) },
             listen: vec!["10.0.0.1:25463".parse().unwrap()],
-            policy: PolicyStatus { mode: "lan".to_owned(), allow: vec![] },
+            policy: PolicyStatus { mode: "lan".to_owned(), ..PolicyStatus::default() },
             peers: vec![peer("laptop", 2)],
             folders: vec![folder()],
             sockets: vec!["tcp 10.0.0.1:25463 listens".to_owned()],
             watch: WatchStatus::default(),
             inbox: 0,
+            sandbox: SandboxStatus {
+                mode: "on".to_owned(),
+                in_force: vec!["files".to_owned(), "system calls".to_owned()],
+                ..SandboxStatus::default()
+            },
         }
     }
 
@@ -224,6 +251,7 @@ mod tests {
         insta::assert_snapshot!(text(&status()).join("\n").replace(&id(1).to_string(), "ID"), @r#"
         h0  ID
         talks to local networks alone, listens on 10.0.0.1:25463
+        confined: files, system calls
 
         Folders
           data  in sync  12 files, 3.00 MiB  /home/me/data
@@ -264,11 +292,16 @@ mod tests {
             ..peer("laptop", 2)
         };
         status.watch.limit_reached = true;
+        status.policy.interfaces = vec!["wg0".to_owned()];
+        status.policy.interfaces_away = vec!["wg0".to_owned()];
+        status.sandbox.in_force.pop();
+        status.sandbox.missing.push("system calls: the kernel refused".to_owned());
         status.inbox = 1;
         let text = text(&status).join("\n").replace(&id(1).to_string(), "ID").replace(&id(3).to_string(), "ID-3");
         insta::assert_snapshot!(text, @r#"
         h0  ID
-        talks to local networks alone, listens on 10.0.0.1:25463
+        talks to local networks alone by wg0 alone, of which wg0 is away, listens on 10.0.0.1:25463
+        confined: files; not: system calls: the kernel refused
 
         Folders
           da\u{1b}ta  stopped  12 files, 3.00 MiB  /home/me/data

@@ -9,15 +9,13 @@ use crate::cli::exit::Exit;
 use crate::cli::folder;
 use crate::cli::init;
 use crate::cli::live::LiveView;
-use crate::cli::logging;
 use crate::cli::logging::LogArgs;
 use crate::cli::output;
+use crate::cli::serve;
 use crate::config::Config;
 use crate::config::edit::NewFolder;
 use crate::config::load::real_path;
 use crate::control::client::ControlError;
-use crate::daemon;
-use crate::daemon::ServeOptions;
 use crate::model::id::DeviceId;
 
 /// Arguments of `kinfold up`.
@@ -53,12 +51,10 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     if config.devices.is_empty() {
         output::say("to add a device, run there and here: kinfold device add ID --name NAME")?;
     }
-    let log = logging::start(&args.log, "warn")?;
     let view = LiveView::start(context.paths.socket.clone());
-    let served = daemon::serve(context.paths.clone(), ServeOptions { log });
+    let served = serve::keep(context, args.log.as_given("warn"));
     view.finish();
-    served?;
-    Ok(Exit::Done)
+    served
 }
 
 /// Returns the directory that was asked for, or on a device without folders the default one.

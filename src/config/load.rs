@@ -20,6 +20,7 @@ use crate::config::Folder;
 use crate::config::History;
 use crate::config::Network;
 use crate::config::NetworkMode;
+use crate::config::SandboxMode;
 use crate::config::address;
 use crate::config::address::AddressError;
 use crate::config::address::DEFAULT_PORT;
@@ -57,6 +58,8 @@ pub const DEFAULT_HISTORY_SIZE: HistorySize = HistorySize::Percent(10);
 pub const DEFAULT_RESCAN_MINUTES: u32 = 60;
 /// Days within which all files are read again, where nothing is said.
 pub const DEFAULT_SCRUB_DAYS: u32 = 30;
+/// Longest name of a network interface, in bytes (`IFNAMSIZ` of Linux less the closing NUL).
+const INTERFACE_LEN_MAX: usize = 15;
 /// The word for the right of a member that was removed.
 pub const NO_RIGHT: &str = "none";
 
@@ -76,6 +79,7 @@ pub fn parse(text: &str, paths: &Paths) -> Result<Config, Fault> {
     let history = reader.history(&raw.history)?;
     let config = Config {
         network: reader.network(&raw.network)?,
+        sandbox: reader.sandbox(raw.sandbox.as_ref())?,
         devices: reader.each(&raw.devices, |device| reader.device(device))?,
         folders: reader.each(&raw.folders, |folder| reader.folder(folder, history))?,
         accepts: reader.each(&raw.accepts, |accept| reader.accept(accept))?,
@@ -141,7 +145,32 @@ impl Reader<'_> {
         };
         let allow = self
             .each(&raw.allow, |text| Subnet::parse(text.get_ref()).map_err(|error| self.fault(text.span(), error)))?;
-        Ok(Network { listen, mode, allow })
+        let interfaces = self.each(&raw.interfaces, |name| self.interface(name))?;
+        Ok(Network { listen, mode, allow, interfaces })
+    }
+
+    fn interface(&self, raw: &Spanned<String>) -> Result<String, Fault> {
+        let name = raw.get_ref();
+        let is_plain = name.chars().all(|c| c.is_ascii_graphic() && c != '/');
+        if name.is_empty() || name.len() > INTERFACE_LEN_MAX || !is_plain {
+            return Err(Fault {
+                hint: Some("write the name that `ip link` shows, like wg0".to_owned()),
+                ..self.fault(raw.span(), format!("`{}` is no name of a network interface", name.escape_default()))
+            });
+        }
+        Ok(name.clone())
+    }
+
+    fn sandbox(&self, raw: Option<&Spanned<String>>) -> Result<SandboxMode, Fault> {
+        match raw.map(|word| (word.get_ref().as_str(), word)) {
+            None | Some(("on", _)) => Ok(SandboxMode::On),
+            Some(("required", _)) => Ok(SandboxMode::Required),
+            Some(("off", _)) => Ok(SandboxMode::Off),
+            Some((other, word)) => Err(Fault {
+                hint: Some("write \"on\", \"required\" to run only where all of it can be had, or \"off\"".to_owned()),
+                ..self.fault(word.span(), format!("`{}` is no setting of the sandbox", other.escape_default()))
+            }),
+        }
     }
 
     fn address(
@@ -388,10 +417,12 @@ mod tests {
         let config = read(&format!(
             r#"
             name = "h0"
+            sandbox = "required"
             [network]
             listen = ["10.77.1.1", "[fd00::1]:0"]
             mode = "any"
             allow = ["100.64.0.0/10"]
+            interfaces = ["wg0", "eth0.7"]
             [history]
             days = 7
             size = 1000
@@ -426,6 +457,8 @@ mod tests {
         ))
         .unwrap();
         assert_eq!(config.network.listen, ["10.77.1.1:25463".parse().unwrap(), "[fd00::1]:0".parse().unwrap()]);
+        assert_eq!(config.sandbox, SandboxMode::Required);
+        assert_eq!(config.network.interfaces, ["wg0", "eth0.7"]);
         let [data, more] = &config.folders[..] else { panic!("two folders") };
         assert_eq!(data.history, History { days: 0, size: HistorySize::Percent(5) });
         assert_eq!(more.history, History { days: 7, size: HistorySize::Bytes(1000) });
@@ -447,7 +480,7 @@ mod tests {
         let fault = read("name = \"h\"\nnme = 1").unwrap_err();
         assert_eq!(
             fault.hint.as_deref(),
-            Some("known here: `name`, `network`, `history`, `devices`, `folders`, `accepts`")
+            Some("known here: `name`, `sandbox`, `network`, `history`, `devices`, `folders`, `accepts`")
         );
     }
 
@@ -463,7 +496,12 @@ mod tests {
         check("name = \"\"", 1, "cannot be empty");
         check("name = \"h\"\n[network]\nlisten = [\n\"nas.local\"]", 4, "host names are never looked up");
         check("name = \"h\"\n[network]\nmode = \"wan\"", 3, "`wan` is not a mode");
+        check("name = \"h\"\nsandbox = \"yes\"", 2, "`yes` is no setting of the sandbox");
         check("name = \"h\"\n[network]\nallow = [\"10.0.0.1/8\"]", 3, "write 10.0.0.0/8");
+        for name in ["", "a b", "../x", "a-name-of-16-chr"] {
+            let text = format!("name = \"h\"\n[network]\ninterfaces = [\"{name}\"]");
+            check(&text, 3, "is no name of a network interface");
+        }
         check("name = \"h\"\n[history]\nsize = \"much\"", 3, "`much` is not a size");
         check("name = \"h\"\n[history]\nsize = true", 3, "write a size like");
         check("name = \"h\"\n[[devices]]\nname = \"a\"\nid = \"kin1\"", 4, "has 62 characters");

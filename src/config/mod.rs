@@ -36,6 +36,8 @@ pub struct Config {
     pub name: String,
     /// Where it listens and whom it talks to.
     pub network: Network,
+    /// What the daemon takes from itself.
+    pub sandbox: SandboxMode,
     /// How much of the past is kept, where a folder does not say otherwise.
     pub history: History,
     /// The trust list, in the order of the file.
@@ -55,6 +57,8 @@ pub struct Network {
     pub mode: NetworkMode,
     /// Networks that count as local besides those that are.
     pub allow: Vec<Subnet>,
+    /// Network interfaces that every socket is bound to; none binds to no one.
+    pub interfaces: Vec<String>,
 }
 
 /// Which addresses are talked to at all.
@@ -72,6 +76,29 @@ impl NetworkMode {
         match self {
             Self::Lan => "lan",
             Self::Any => "any",
+        }
+    }
+}
+
+/// Whether the daemon confines itself.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SandboxMode {
+    /// As far as the kernel lets it; what is missing is told.
+    #[default]
+    On,
+    /// Wholly, or it does not run.
+    Required,
+    /// Not at all, for those who look into a running daemon.
+    Off,
+}
+
+impl SandboxMode {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Required => "required",
+            Self::Off => "off",
         }
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use etcetera::BaseStrategy;
 
+const SOCKET_NAME: &str = "kinfold.sock";
 /// Longest path of a Unix socket, in bytes (`sun_path` of Linux less the closing NUL).
 const SOCKET_PATH_LEN_MAX: usize = 107;
 
@@ -59,7 +60,7 @@ impl Paths {
             None => {
                 let xdg = etcetera::base_strategy::Xdg::new().map_err(|_| PathsError::NoHome)?;
                 let state_dir = xdg.state_dir().ok_or(PathsError::NoHome)?.join("kinfold");
-                let socket = xdg.runtime_dir().unwrap_or_else(|| state_dir.clone()).join("kinfold.sock");
+                let socket = choose_socket(xdg.runtime_dir().as_deref(), &state_dir);
                 Self { config_file: xdg.config_dir().join("kinfold/config.toml"), state_dir, socket }.checked()
             }
         }
@@ -89,6 +90,17 @@ impl Paths {
     }
 }
 
+/// Returns where the socket of the control API lies: in the runtime directory, or where there is none in the
+/// state directory. So it is, too, for a daemon that was started before its user logged in; whoever logs in
+/// then has a runtime directory, and finds the socket all the same.
+fn choose_socket(runtime_dir: Option<&Path>, state_dir: &Path) -> PathBuf {
+    let early = state_dir.join(SOCKET_NAME);
+    match runtime_dir.map(|dir| dir.join(SOCKET_NAME)) {
+        Some(socket) if socket.exists() || !early.exists() => socket,
+        _ => early,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +111,20 @@ mod tests {
         assert_eq!(paths.config_file, Path::new("/h/config.toml"));
         assert_eq!(paths.state_dir, Path::new("/h/state"));
         assert_eq!(paths.socket, Path::new("/h/kinfold.sock"));
+    }
+
+    #[test]
+    fn a_daemon_that_was_started_before_the_login_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let (runtime, state) = (dir.path().join("run"), dir.path().join("state"));
+        std::fs::create_dir_all(&runtime).unwrap();
+        std::fs::create_dir_all(&state).unwrap();
+        assert_eq!(choose_socket(Some(&runtime), &state), runtime.join(SOCKET_NAME));
+        assert_eq!(choose_socket(None, &state), state.join(SOCKET_NAME));
+        std::fs::write(state.join(SOCKET_NAME), "").unwrap();
+        assert_eq!(choose_socket(Some(&runtime), &state), state.join(SOCKET_NAME));
+        std::fs::write(runtime.join(SOCKET_NAME), "").unwrap();
+        assert_eq!(choose_socket(Some(&runtime), &state), runtime.join(SOCKET_NAME));
     }
 
     #[test]

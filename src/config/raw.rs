@@ -11,6 +11,8 @@ use toml::Spanned;
 pub struct RawConfig {
     /// What people call this device.
     pub name: Spanned<String>,
+    /// `on`, `required` or `off`.
+    pub sandbox: Option<Spanned<String>>,
     /// `[network]`.
     #[serde(default)]
     pub network: RawNetwork,
@@ -39,6 +41,9 @@ pub struct RawNetwork {
     /// Networks that count as local.
     #[serde(default)]
     pub allow: Vec<Spanned<String>>,
+    /// Network interfaces that alone are used.
+    #[serde(default)]
+    pub interfaces: Vec<Spanned<String>>,
 }
 
 /// `[history]`.

@@ -163,8 +163,17 @@ impl Client {
         self.call(Method::POST, "/v1/shutdown", Bytes::new(), QUICK)
     }
 
+    /// Asks a question that changes nothing. So it can be asked again where the daemon was just about to begin
+    /// again and hung up; the next one answers.
     fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ControlError> {
-        self.call(Method::GET, target, Bytes::new(), QUICK)
+        let ask = || self.call(Method::GET, target, Bytes::new(), QUICK);
+        match ask() {
+            Err(ControlError::Lost(why)) => ask().map_err(|error| match error {
+                ControlError::NoDaemon { .. } => ControlError::Lost(why),
+                other => other,
+            }),
+            answer => answer,
+        }
     }
 
     fn post<T: DeserializeOwned>(

@@ -35,8 +35,12 @@ struct Lines {
 
 impl LogRing {
     /// Returns at most `limit` lines: the first after line `after`, or the newest of all for `None`.
+    ///
+    /// Whoever asks for what comes after a line that was not written yet has read a daemon before this one,
+    /// and gets all.
     pub fn lines(&self, after: Option<u64>, limit: usize) -> Vec<LogLine> {
         let lines = self.lock();
+        let after = after.map(|seq| if seq > lines.last_seq { 0 } else { seq });
         let skipped = match after {
             Some(seq) => lines.kept.partition_point(|line| line.seq <= seq),
             None => lines.kept.len().saturating_sub(limit),

@@ -42,6 +42,22 @@ pub struct Status {
     pub watch: WatchStatus,
     /// How many things wait for a person.
     pub inbox: u64,
+    /// What the daemon took from itself.
+    #[serde(default)]
+    pub sandbox: SandboxStatus,
+}
+
+/// What a daemon took from itself, so that whoever takes it over gains little.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SandboxStatus {
+    /// `on`, `required` or `off`.
+    pub mode: String,
+    /// What is bounded.
+    pub in_force: Vec<String>,
+    /// What is not, and why.
+    pub missing: Vec<String>,
+    /// Directories that it reaches, where files are bounded.
+    pub places: Vec<RawPath>,
 }
 
 /// A device, for people and for programs.
@@ -55,12 +71,18 @@ pub struct DeviceRef {
 }
 
 /// Which addresses are talked to.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct PolicyStatus {
     /// `lan` or `any`.
     pub mode: String,
     /// Networks that count as local too.
     pub allow: Vec<String>,
+    /// Network interfaces that every socket is bound to; none binds to no one.
+    #[serde(default)]
+    pub interfaces: Vec<String>,
+    /// Those of them that are away.
+    #[serde(default)]
+    pub interfaces_away: Vec<String>,
 }
 
 /// A trusted device.

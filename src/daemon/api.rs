@@ -1,13 +1,10 @@
 //! Answers the control API out of what the hub and the folders say.
 
-use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-use tokio::sync::watch;
 
 use crate::config::load::real_path;
 use crate::control::log::LogRing;
@@ -46,10 +43,6 @@ pub struct Daemon {
     pub hub: Arc<Hub>,
     /// What it said.
     pub log: LogRing,
-    /// Where it listens.
-    pub addresses: Vec<SocketAddr>,
-    /// Ends it.
-    pub stop: watch::Sender<bool>,
 }
 
 /// A folder that is asked for, without the hub's lock.
@@ -277,8 +270,10 @@ impl Daemon {
     }
 
     fn sockets(&self) -> Vec<String> {
+        let listening = self.hub.listening();
         let state = self.hub.lock();
-        let mut lines: Vec<String> = self.addresses.iter().map(|address| format!("tcp listen {address}")).collect();
+        let mut lines: Vec<String> =
+            listening.addresses.iter().map(|address| format!("tcp listen {address}")).collect();
         lines.extend(state.sessions.values().map(|session| {
             let arrow = if session.link.outgoing { "->" } else { "<-" };
             format!("tcp {} {arrow} {}", session.link.local_addr, session.link.remote_addr)
@@ -312,20 +307,28 @@ impl Api for Daemon {
         let problems = self.problems();
         let limit_reached =
             problems.iter().any(|(_, list)| list.iter().any(|problem| problem.kind == ProblemKind::WatchLimit));
+        let listening = self.hub.listening();
         let (own, policy) = {
             let state = self.hub.lock();
             let network = &state.config.network;
             let allow = network.allow.iter().map(|net| format!("{}/{}", net.first(), net.prefix_bits())).collect();
             let own = DeviceRef { name: state.config.name.clone(), id: self.hub.identity.device_id() };
-            (own, PolicyStatus { mode: network.mode.as_str().to_owned(), allow })
+            let policy = PolicyStatus {
+                mode: network.mode.as_str().to_owned(),
+                allow,
+                interfaces: network.interfaces.clone(),
+                interfaces_away: listening.away,
+            };
+            (own, policy)
         };
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             device: own,
-            listen: self.addresses.clone(),
+            listen: listening.addresses,
             policy,
             peers: self.peer_statuses(),
             inbox: self.inbox()?.len() as u64,
+            sandbox: self.hub.sandbox.status.clone(),
             watch: WatchStatus { dirs: folders.iter().map(|folder| folder.dirs).sum(), limit_reached },
             folders,
             sockets: self.sockets(),
@@ -333,7 +336,15 @@ impl Api for Daemon {
     }
 
     fn inbox(&self) -> Result<Vec<InboxItem>, ApiError> {
-        let mut items = Vec::new();
+        let away = self.hub.listening().away.into_iter().map(|interface| InboxItem {
+            folder: None,
+            path: None,
+            what: format!("the network interface {interface} is away, and nothing is synced by another"),
+            advice: "bring it up, or take it out of `interfaces` under [network]".to_owned(),
+            detail: String::new(),
+            held: None,
+        });
+        let mut items: Vec<_> = away.collect();
         for (asked, problems) in self.problems() {
             for problem in problems {
                 items.push(InboxItem {
@@ -556,7 +567,7 @@ impl Api for Daemon {
     }
 
     fn shutdown(&self) -> Result<(), ApiError> {
-        self.stop.send_replace(true);
+        self.hub.end(None);
         Ok(())
     }
 }

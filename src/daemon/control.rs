@@ -118,17 +118,23 @@ pub fn bind(path: &Path) -> io::Result<StdUnixListener> {
 
 /// Answers requests until `stop` becomes true or its sender is gone; those under way are finished.
 pub async fn serve(listener: StdUnixListener, api: Arc<dyn Api>, stop: watch::Receiver<bool>) -> io::Result<()> {
-    let listener = OwnUserListener(UnixListener::from_std(listener)?);
+    listener.set_nonblocking(true)?;
+    let (listens, listening) = watch::channel(());
+    let listener = OwnUserListener { socket: UnixListener::from_std(listener)?, _listens: listens };
     let mut stopped = stop.clone();
     let until_stopped = async move {
         // An error says that nobody is left to say it.
         stopped.wait_for(|stop| *stop).await.ok();
     };
-    axum::serve(listener, router(api, stop)).with_graceful_shutdown(until_stopped).await
+    axum::serve(listener, router(api, stop, listening)).with_graceful_shutdown(until_stopped).await
 }
 
 /// Takes connections of this user and of root, and drops all others unread.
-struct OwnUserListener(UnixListener);
+struct OwnUserListener {
+    socket: UnixListener,
+    /// Dropped with it.
+    _listens: watch::Sender<()>,
+}
 
 impl Listener for OwnUserListener {
     type Io = UnixStream;
@@ -136,7 +142,7 @@ impl Listener for OwnUserListener {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            let (stream, address) = Listener::accept(&mut self.0).await;
+            let (stream, address) = Listener::accept(&mut self.socket).await;
             match stream.peer_cred().map(|peer| peer.uid()) {
                 Ok(uid) if uid == 0 || uid == rustix::process::geteuid().as_raw() => return (stream, address),
                 Ok(uid) => tracing::warn!(uid, "another user tried to use the control socket"),
@@ -146,7 +152,7 @@ impl Listener for OwnUserListener {
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.0.local_addr()
+        self.socket.local_addr()
     }
 }
 
@@ -154,9 +160,11 @@ impl Listener for OwnUserListener {
 struct Server {
     api: Arc<dyn Api>,
     stop: watch::Receiver<bool>,
+    /// Closed once no connection is taken any more.
+    listening: watch::Receiver<()>,
 }
 
-fn router(api: Arc<dyn Api>, stop: watch::Receiver<bool>) -> Router {
+fn router(api: Arc<dyn Api>, stop: watch::Receiver<bool>, listening: watch::Receiver<()>) -> Router {
     Router::new()
         .route("/v1/status", get(async |State(s): State<Server>| s.ask(|api| api.status()).await))
         .route("/v1/inbox", get(async |State(s): State<Server>| s.ask(|api| api.inbox()).await))
@@ -170,10 +178,10 @@ fn router(api: Arc<dyn Api>, stop: watch::Receiver<bool>) -> Router {
         .route("/v1/conflicts/keep", post(keep))
         .route("/v1/history", post(history))
         .route("/v1/restore", post(restore))
-        .route("/v1/reload", post(async |State(s): State<Server>| s.ask(|api| api.reload()).await))
+        .route("/v1/reload", post(reload))
         .route("/v1/shutdown", post(async |State(s): State<Server>| s.ask(|api| api.shutdown()).await))
         .fallback(async || Refusal(ApiError::new(ApiErrorKind::NotFound, "the daemon knows no such request")))
-        .with_state(Server { api, stop })
+        .with_state(Server { api, stop, listening })
 }
 
 impl Server {
@@ -193,6 +201,17 @@ impl Server {
 #[derive(Deserialize)]
 struct OfFolder {
     folder: Option<String>,
+}
+
+/// Answers when the configuration is in force, or where the daemon begins again for it, when nobody who asks
+/// from then on is answered by this one: they wait in the queue of the socket for the next.
+async fn reload(State(mut server): State<Server>) -> Result<Json<()>, Refusal> {
+    let Json(()) = server.ask(|api| api.reload()).await?;
+    if *server.stop.borrow() {
+        // An error is what is waited for: nobody is left to send anything.
+        while server.listening.changed().await.is_ok() {}
+    }
+    Ok(Json(()))
 }
 
 type AskedQuery<T> = Result<Query<T>, QueryRejection>;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -15,11 +15,13 @@ use tokio::sync::watch;
 use crate::config::edit::Edit;
 use crate::config::paths::Paths;
 use crate::config::size::HistorySize;
-use crate::config::{self, Config, NetworkMode};
+use crate::config::{self, Config, Network, NetworkMode};
+use crate::daemon::Ended;
 use crate::daemon::folder::{Command, FolderHandle, FromPeer, Settings};
 use crate::daemon::peer::{self, Outgoing, PeerSender};
 use crate::daemon::pool::Pool;
 use crate::daemon::run::wall_ns;
+use crate::daemon::sandbox::Sandbox;
 use crate::disk::ignore::Gitignores;
 use crate::engine::chunk::VerifiedChunk;
 use crate::engine::folder::Input;
@@ -77,6 +79,15 @@ pub struct Trouble {
     pub hint: Option<String>,
 }
 
+/// Where the daemon listens.
+#[derive(Clone, Default)]
+pub struct Listening {
+    /// At which addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// Interfaces that it was to listen by, and that are away.
+    pub away: Vec<String>,
+}
+
 /// What the hub knows; see [`Hub::lock`].
 pub struct State {
     /// The configuration in force.
@@ -106,11 +117,30 @@ pub struct Hub {
     sessions_begun: AtomicU64,
     /// Counts changes of sessions and configuration, for those who dial.
     changes: watch::Sender<u64>,
+    /// What this process took from itself.
+    pub sandbox: Sandbox,
+    /// Where it listens and by which interfaces, as the configuration said at the start.
+    network: Network,
+    /// Where it listens now.
+    listening: Mutex<Listening>,
+    /// Becomes true when the daemon is to end.
+    stop: watch::Sender<bool>,
+    /// Whether it is to be started again then.
+    again: AtomicBool,
 }
 
 impl Hub {
     /// Makes a hub without folders or devices; [`Hub::apply`] brings them.
-    pub fn new(paths: Paths, identity: Identity, endpoint: Arc<Endpoint>, pool: Pool, config: Config) -> Arc<Self> {
+    pub fn new(
+        paths: Paths,
+        identity: Identity,
+        endpoint: Arc<Endpoint>,
+        pool: Pool,
+        config: Config,
+        sandbox: Sandbox,
+    ) -> Arc<Self> {
+        let network = config.network.clone();
+        endpoint.set_interfaces(network.interfaces.clone());
         let empty = Config { devices: Vec::new(), folders: Vec::new(), ..config };
         let state = State {
             config: empty,
@@ -129,6 +159,11 @@ impl Hub {
             applying: Mutex::new(()),
             sessions_begun: AtomicU64::new(0),
             changes: watch::Sender::new(0),
+            sandbox,
+            network,
+            listening: Mutex::default(),
+            stop: watch::Sender::new(false),
+            again: AtomicBool::new(false),
         })
     }
 
@@ -158,8 +193,13 @@ impl Hub {
         Ok(())
     }
 
-    /// Puts a configuration in force.
+    /// Puts a configuration in force. One that this process cannot serve, because it took from itself what
+    /// that would need, has the daemon begin again instead.
     pub fn apply(self: &Arc<Self>, config: Config) {
+        if let Some(why) = self.cannot_serve(&config) {
+            self.end(Some(why));
+            return;
+        }
         let applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         self.endpoint.set_policy(policy_of(&config));
         let mut stopped = Vec::new();
@@ -208,6 +248,50 @@ impl Hub {
         self.complete_accepts();
         self.share_all();
         self.say_changed();
+    }
+
+    fn cannot_serve(&self, config: &Config) -> Option<&'static str> {
+        if config.network.listen != self.network.listen || config.network.interfaces != self.network.interfaces {
+            return Some("it is to listen elsewhere");
+        }
+        (!self.sandbox.suffices(config)).then_some("it is to reach what it took from itself")
+    }
+
+    /// Looks whether the folders lie in the directories that this process may reach.
+    pub fn check_places(&self) {
+        let config = self.lock().config.clone();
+        if !self.sandbox.suffices(&config) {
+            self.end(Some("a folder lies in another directory than before"));
+        }
+    }
+
+    /// Notes where the daemon listens now.
+    pub fn set_listening(&self, listening: Listening) {
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = listening;
+    }
+
+    /// Returns where the daemon listens now.
+    pub fn listening(&self) -> Listening {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Cuts all sessions; those that can be had again begin anew.
+    pub fn cut_sessions(&self) {
+        self.lock().sessions.values().for_each(|session| session.sender.cut());
+    }
+
+    /// Tells when the daemon is to end.
+    pub fn watch_stop(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    /// Has the daemon end; to begin again where there is a reason why.
+    pub fn end(&self, again: Option<&str>) {
+        if let Some(why) = again.filter(|_| !*self.stop.borrow()) {
+            tracing::info!(why, "the daemon begins again");
+            self.again.store(true, Ordering::Relaxed);
+        }
+        self.stop.send_replace(true);
     }
 
     /// Completes what a person has accepted after its offer had come.
@@ -684,8 +768,8 @@ impl Hub {
 
     // ----------------------------------------------------------------------------------- ending
 
-    /// Ends all sessions and folders, in this order.
-    pub fn stop(&self) {
+    /// Ends all sessions and folders, in this order. Returns how the daemon ends.
+    pub fn stop(&self) -> Ended {
         let (sessions, folders) = {
             let mut state = self.lock();
             state.is_stopping = true;
@@ -705,6 +789,10 @@ impl Hub {
         let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(pool) = pool.and_then(Arc::into_inner) {
             pool.finish();
+        }
+        match self.again.load(Ordering::Relaxed) {
+            true => Ended::ToBeginAgain,
+            false => Ended::ForGood,
         }
     }
 }

@@ -3,6 +3,9 @@
 //! Its threads: one for each folder, which owns the folder's state machine and index; a pool for work
 //! on disks; two for each session with a peer; a small runtime for sockets that wait, handshakes, the
 //! control API and signals. All are ended in order and waited for.
+//!
+//! It is the child of a keeper, which starts it again where what it took from itself at the start is needed
+//! after all.
 
 pub mod control;
 
@@ -13,6 +16,7 @@ mod folder;
 mod folder_tests;
 pub mod history;
 mod hub;
+mod keeper;
 mod peer;
 mod place;
 mod pool;
@@ -20,10 +24,12 @@ pub mod recover;
 #[cfg(test)]
 mod recover_tests;
 mod run;
+mod sandbox;
 mod seen;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,12 +39,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
 use crate::config::file::create_private_dir;
 use crate::config::paths::Paths;
+use crate::config::{Config, Network};
 use crate::control::log::LogRing;
-use crate::daemon::hub::{Hub, Trouble};
+use crate::daemon::hub::{Hub, Listening, Trouble};
 use crate::daemon::pool::Pool;
+use crate::daemon::sandbox::Sandbox;
 use crate::daemon::seen::Seen;
 use crate::engine::session::handshake::{Local, Versions};
 use crate::keys::identity::Identity;
@@ -47,33 +54,59 @@ use crate::model::limits::HANDSHAKE_TIMEOUT;
 use crate::net::crypto::{SystemPrimitives, has_aes_hardware};
 use crate::net::dial::{DialError, dial};
 use crate::net::endpoint::Endpoint;
-use crate::net::listen::{Arrival, ListenBounds, Listener};
+use crate::net::interfaces;
+use crate::net::listen::{Arrival, ListenBounds, ListenError, Listener};
 use crate::net::policy::Policy;
 
 /// First pause after a dial that failed; it doubles up to [`DIAL_PAUSE_MAX`].
 const DIAL_PAUSE_MIN: Duration = Duration::from_millis(250);
 /// How long a daemon that is ending is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+/// How long one whose keeper was killed is waited for: it is dead, but the disk may hold it.
+const DYING_PATIENCE: Duration = Duration::from_secs(30);
+/// Pause between two looks at which network interfaces there are.
+const INTERFACE_PAUSE: Duration = Duration::from_millis(500);
+/// Pause between two looks at where the folders lie.
+const LOOK_PAUSE: Duration = Duration::from_secs(2);
 /// Longest pause between two dials.
 const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+pub use keeper::{AGAIN, keep};
 
 /// What a daemon is started with, besides its configuration.
 #[derive(Clone, Debug, Default)]
 pub struct ServeOptions {
     /// The newest lines of the log, for `kinfold log`.
     pub log: LogRing,
+    /// Whether it is to end where it cannot confine itself wholly, whatever the configuration says.
+    pub require_sandbox: bool,
+    /// The process id of its keeper.
+    pub keeper: i32,
 }
 
-/// Runs the daemon until a signal or a client ends it.
+/// How a daemon ended that did not fail.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ended {
+    /// For good.
+    ForGood,
+    /// To be started again, with what its configuration says now.
+    ToBeginAgain,
+}
+
+/// Runs the daemon until a signal or a client ends it, or until it needs to begin again. It must be the only
+/// thread of this process.
 ///
 /// # Errors
 /// It cannot begin: the configuration or the key is not valid, another daemon runs, or an address is
 /// taken. Each says what to do.
-pub fn serve(paths: Paths, options: ServeOptions) -> anyhow::Result<()> {
+pub fn serve(paths: Paths, options: ServeOptions) -> anyhow::Result<Ended> {
+    let socket = sandbox::process::inherit(options.keeper)?;
     let config = Config::load(&paths)?;
     create_private_dir(&paths.state_dir).with_context(|| format!("cannot use {}", paths.state_dir.display()))?;
-    let _lock = lock(&paths)?;
+    // A keeper that was killed has a daemon that is just dying; it holds this a moment longer.
+    let _lock = lock(&paths, "serving.lock", DYING_PATIENCE)?;
     let identity = Identity::open(&paths.identity())?;
+    let sandbox = sandbox::enter(&paths, &config, options.require_sandbox)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)
@@ -81,19 +114,19 @@ pub fn serve(paths: Paths, options: ServeOptions) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the system gives no threads")?;
-    let result = runtime.block_on(run(paths, options, config, identity));
+    let result = runtime.block_on(run(paths, options.log, config, identity, sandbox, socket));
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
 }
 
-/// Keeps a second daemon off the same state.
-fn lock(paths: &Paths) -> anyhow::Result<File> {
-    let path = paths.state_dir.join("daemon.lock");
+/// Keeps a second one off the same state.
+fn lock(paths: &Paths, name: &str, patience: Duration) -> anyhow::Result<File> {
+    let path = paths.state_dir.join(name);
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
         .with_context(|| format!("cannot open {}", path.display()))?;
     // One that is just ending, as at a restart, is waited for.
-    let until = Instant::now() + LOCK_PATIENCE;
+    let until = Instant::now() + patience;
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file.into()),
@@ -109,7 +142,14 @@ fn lock(paths: &Paths) -> anyhow::Result<File> {
     }
 }
 
-async fn run(paths: Paths, options: ServeOptions, config: Config, identity: Identity) -> anyhow::Result<()> {
+async fn run(
+    paths: Paths,
+    log: LogRing,
+    config: Config,
+    identity: Identity,
+    sandbox: Sandbox,
+    socket: UnixListener,
+) -> anyhow::Result<Ended> {
     let local = Local {
         device: identity.device_id(),
         private: identity.private_key(),
@@ -122,18 +162,16 @@ async fn run(paths: Paths, options: ServeOptions, config: Config, identity: Iden
     let (seen, earlier) = Seen::open(&seen_file).with_context(|| format!("cannot use {}", seen_file.display()))?;
     let endpoint = Endpoint::new(local, Box::new(SystemPrimitives), closed);
     let endpoint = Arc::new(endpoint.with_memory(earlier, move |tag| seen.add(tag)));
-    let listener = Listener::bind(&config.network.listen, ListenBounds::STANDARD).map_err(|error| {
+    let network = config.network.clone();
+    let listener = bind(&network).map_err(|error| {
         let taken = error.source.kind() == std::io::ErrorKind::AddrInUse;
         let advice = if taken { "; another program listens there: change `listen` under [network]" } else { "" };
         anyhow::anyhow!("cannot listen on {}: {}{advice}", error.addr, error.source)
     })?;
-    let addresses = listener.addresses().to_vec();
     let pool = Pool::start().context("the system gives no threads")?;
-    let hub = Hub::new(paths.clone(), identity, endpoint.clone(), pool, config.clone());
-    let socket = control::bind(&paths.socket).with_context(|| format!("cannot use {}", paths.socket.display()))?;
-    let (stop, stopped) = watch::channel(false);
-    let api =
-        Arc::new(api::Daemon { hub: hub.clone(), log: options.log, addresses: addresses.clone(), stop: stop.clone() });
+    let hub = Hub::new(paths.clone(), identity, endpoint.clone(), pool, config.clone(), sandbox);
+    let stopped = hub.watch_stop();
+    let api = Arc::new(api::Daemon { hub: hub.clone(), log });
     let control = tokio::spawn(control::serve(socket, api, stopped.clone()));
     {
         // Indices are opened here, which may take a while.
@@ -141,11 +179,9 @@ async fn run(paths: Paths, options: ServeOptions, config: Config, identity: Iden
         tokio::task::spawn_blocking(move || hub.apply(config)).await?;
     }
     let (arrivals, mut arrived) = mpsc::channel(16);
-    let listening = tokio::spawn(listener.run(endpoint, arrivals));
+    let listening = tokio::spawn(keep_listening(hub.clone(), network, listener, arrivals));
     let dialing = tokio::spawn(keep_dialing(hub.clone(), stopped.clone()));
-    for address in &addresses {
-        tracing::info!(%address, "listening");
-    }
+    let looking = tokio::spawn(keep_looking(hub.clone()));
     let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
     let mut until_stopped = stopped;
     loop {
@@ -168,14 +204,17 @@ async fn run(paths: Paths, options: ServeOptions, config: Config, identity: Iden
         }
     }
     tracing::info!("stopping");
-    stop.send_replace(true);
+    hub.end(None);
     listening.abort();
     dialing.abort();
-    tokio::task::spawn_blocking(move || hub.stop()).await?;
+    looking.abort();
+    let ended = {
+        let hub = hub.clone();
+        tokio::task::spawn_blocking(move || hub.stop()).await?
+    };
     // Clients that wait for an answer get a moment; the rest goes with the runtime.
     tokio::time::timeout(Duration::from_secs(1), control).await.ok();
-    std::fs::remove_file(&paths.socket).ok();
-    Ok(())
+    Ok(ended)
 }
 
 fn welcome(hub: &Arc<Hub>, arrival: Arrival) {
@@ -188,6 +227,70 @@ fn welcome(hub: &Arc<Hub>, arrival: Arrival) {
             tracing::warn!(device = %peer, address = %addr, "the device speaks protocol {theirs}, this one {ours}: update the older");
             let what = format!("it speaks protocol version {theirs}, this device {ours}");
             hub.note_trouble(peer, Trouble { what, hint: Some("update kinfold on the older of the two".into()) });
+        }
+    }
+}
+
+/// Listens; by the interfaces that were named, where they are there now.
+fn bind(network: &Network) -> Result<(Listener, BTreeMap<String, u32>), ListenError> {
+    if network.interfaces.is_empty() {
+        return Ok((Listener::bind(&network.listen, ListenBounds::STANDARD)?, BTreeMap::new()));
+    }
+    // Where they cannot be asked for, they are away.
+    let present = interfaces::present(&network.interfaces).unwrap_or_default();
+    let names = present.keys().map(String::as_str);
+    Ok((Listener::bind_by(&network.listen, names, ListenBounds::STANDARD), present))
+}
+
+/// Listens until the daemon ends. Where interfaces were named, listens anew when they come and go, and cuts
+/// what was connected by them.
+async fn keep_listening(
+    hub: Arc<Hub>,
+    network: Network,
+    (mut listener, mut present): (Listener, BTreeMap<String, u32>),
+    arrivals: mpsc::Sender<Arrival>,
+) {
+    loop {
+        let away: Vec<_> = network.interfaces.iter().filter(|name| !present.contains_key(*name)).cloned().collect();
+        for address in listener.addresses() {
+            tracing::info!(%address, "listening");
+        }
+        for interface in &away {
+            tracing::warn!(interface, "the network interface is away; nothing is sent or taken by another");
+        }
+        hub.set_listening(Listening { addresses: listener.addresses().to_vec(), away });
+        let changed = async {
+            loop {
+                tokio::time::sleep(INTERFACE_PAUSE).await;
+                let now = interfaces::present(&network.interfaces).unwrap_or_default();
+                if now != present {
+                    return now;
+                }
+            }
+        };
+        tokio::select! {
+            () = listener.run(hub.endpoint.clone(), arrivals.clone()) => return,
+            now = changed, if !network.interfaces.is_empty() => {
+                tracing::info!("network interfaces have changed");
+                present = now;
+            }
+        }
+        hub.cut_sessions();
+        match bind(&network) {
+            Ok((anew, _)) => listener = anew,
+            Err(error) => return tracing::error!(error = hub::chain(&error), "listening no longer"),
+        }
+    }
+}
+
+/// Looks now and then whether the folders still lie in the directories that this process may reach: a disk
+/// that is mounted late is another directory than the one that was there.
+async fn keep_looking(hub: Arc<Hub>) {
+    loop {
+        tokio::time::sleep(LOOK_PAUSE).await;
+        let hub = hub.clone();
+        if tokio::task::spawn_blocking(move || hub.check_places()).await.is_err() {
+            return;
         }
     }
 }
@@ -246,6 +349,7 @@ fn trouble_of(_device: &DeviceId, hub: &Hub, error: &DialError) -> Trouble {
         DialError::Forbidden { .. } => {
             Some("this device talks to local networks only; add the network to `allow` under [network]".to_owned())
         }
+        DialError::NoInterface { .. } => Some("bring it up, or take it out of `interfaces` under [network]".to_owned()),
         DialError::NoAnswer { .. } => Some(format!("has the other device added {}?", hub.identity.device_id())),
         DialError::Unreachable { .. } => Some("is it on, and is kinfold running there?".to_owned()),
         DialError::Handshake { .. } | DialError::Untrusted { .. } | DialError::Lost { .. } => None,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::engine::session::handshake::{HandshakeError, SECOND_LEN};
@@ -13,6 +13,7 @@ use crate::engine::session::suite::Suite;
 use crate::model::id::DeviceId;
 use crate::net::connection::Connection;
 use crate::net::endpoint::Endpoint;
+use crate::net::interfaces::tcp_socket;
 
 /// Why a dial gave no connection, by what can be done about it.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,12 @@ pub enum DialError {
     Untrusted {
         /// The peer.
         peer: DeviceId,
+    },
+    /// The interfaces that alone may be used are away.
+    #[error("the network interface {interfaces} is away")]
+    NoInterface {
+        /// Their names.
+        interfaces: String,
     },
     /// Nobody listens there, or there is no way to it.
     #[error("{addr} cannot be reached")]
@@ -82,7 +89,7 @@ pub async fn dial(
     let (initiator, first) =
         endpoint.initiate(peer, suite).ok_or(DialError::Untrusted { peer })?.map_err(handshake_error)?;
     let deadline = Instant::now() + timeout;
-    let mut stream = connect(addr, deadline).await?;
+    let mut stream = connect(addr, &endpoint.interfaces(), deadline).await?;
     let second = ask(&mut stream, addr, &first, deadline).await?;
     let (complete, last) = initiator.handle_second(&second).map_err(handshake_error)?;
     let lost = |source| DialError::Lost { addr, source };
@@ -91,14 +98,36 @@ pub async fn dial(
     Connection::new(stream, established, true).map_err(lost)
 }
 
-async fn connect(addr: SocketAddr, deadline: Instant) -> Result<TcpStream, DialError> {
-    let unreachable = |source| DialError::Unreachable { addr, source };
-    let stream = timeout_at(deadline, TcpStream::connect(addr))
-        .await
-        .map_err(|late| unreachable(late.into()))?
-        .map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
-    Ok(stream)
+/// Connects by the first of the interfaces by which it can be done; by any where none are given.
+async fn connect(addr: SocketAddr, interfaces: &[String], deadline: Instant) -> Result<TcpStream, DialError> {
+    let mut ways: Vec<Option<&str>> = interfaces.iter().map(|name| Some(name.as_str())).collect();
+    if ways.is_empty() {
+        ways.push(None);
+    }
+    let mut left = ways.len() as u32;
+    let mut last: Option<io::Error> = None;
+    for way in ways {
+        // Each has its share of the time, so that one that swallows packets leaves some to the others.
+        let until = Instant::now() + deadline.saturating_duration_since(Instant::now()) / left;
+        left -= 1;
+        let connected = async {
+            let socket = TcpSocket::from_std_stream(tcp_socket(addr, way)?.into());
+            let stream = timeout_at(until, socket.connect(addr)).await??;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        match connected.await {
+            Ok(stream) => return Ok(stream),
+            Err(source) => last = Some(source),
+        }
+    }
+    let source = last.unwrap_or_else(|| io::ErrorKind::NotFound.into());
+    Err(match source.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::NODEV.raw_os_error() => {
+            DialError::NoInterface { interfaces: interfaces.join(", ") }
+        }
+        _ => DialError::Unreachable { addr, source },
+    })
 }
 
 /// Sends the first message and waits for the whole answer.

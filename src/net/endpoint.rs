@@ -24,6 +24,7 @@ pub struct Endpoint {
 struct Door {
     gate: Gate,
     policy: Policy,
+    interfaces: Vec<String>,
 }
 
 /// Why a first message was not answered; for the local log.
@@ -39,7 +40,12 @@ impl Endpoint {
     /// Creates an endpoint that trusts nobody.
     pub fn new(local: Local, primitives: Box<dyn Primitives>, policy: Policy) -> Self {
         let gate = Gate::new(local.device);
-        Self { local, primitives, on_admitted: Box::new(|_| {}), door: Mutex::new(Door { gate, policy }) }
+        Self {
+            local,
+            primitives,
+            on_admitted: Box::new(|_| {}),
+            door: Mutex::new(Door { gate, policy, interfaces: Vec::new() }),
+        }
     }
 
     /// Refuses the first messages that earlier lives have answered, and tells of each that this one
@@ -80,6 +86,16 @@ impl Endpoint {
     /// Replaces the policy.
     pub fn set_policy(&self, policy: Policy) {
         self.door().policy = policy;
+    }
+
+    /// From now on dials by these interfaces alone; by any where there are none.
+    pub fn set_interfaces(&self, interfaces: Vec<String>) {
+        self.door().interfaces = interfaces;
+    }
+
+    /// Returns the interfaces that alone are used, or none where all are.
+    pub fn interfaces(&self) -> Vec<String> {
+        self.door().interfaces.clone()
     }
 
     /// Returns whether this device may talk to an address.

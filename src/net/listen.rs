@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -28,6 +27,7 @@ use crate::model::id::DeviceId;
 use crate::model::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX};
 use crate::net::connection::Connection;
 use crate::net::endpoint::{Endpoint, Unanswered};
+use crate::net::interfaces::tcp_socket;
 
 /// Most bytes that are read on one connection before it has proven itself.
 pub const DISCARD_LEN_MAX: usize = 64 << 10;
@@ -101,13 +101,34 @@ impl Listener {
     /// `[::]` means IPv6 alone, so that each address stands for itself and `0.0.0.0` can stand beside it.
     pub fn bind(addresses: &[SocketAddr], bounds: ListenBounds) -> Result<Self, ListenError> {
         let mut listener = Self { sockets: Vec::new(), addresses: Vec::new(), bounds };
-        for addr in addresses.iter().copied() {
-            let error = |source| ListenError { addr, source };
-            let socket = bind_socket(addr).map_err(error)?;
-            listener.addresses.push(socket.local_addr().map_err(error)?);
-            listener.sockets.push(socket);
-        }
+        addresses.iter().try_for_each(|addr| listener.add(*addr, None))?;
         Ok(listener)
+    }
+
+    /// Listens on the addresses by each of these interfaces alone, and where that is not possible now, as an
+    /// address belongs to another, does not. Must be called inside a runtime.
+    pub fn bind_by<'a>(
+        addresses: &[SocketAddr],
+        interfaces: impl IntoIterator<Item = &'a str>,
+        bounds: ListenBounds,
+    ) -> Self {
+        let mut listener = Self { sockets: Vec::new(), addresses: Vec::new(), bounds };
+        for interface in interfaces {
+            for addr in addresses {
+                if let Err(error) = listener.add(*addr, Some(interface)) {
+                    debug!(%addr, interface, error = %error.source, "not listening there");
+                }
+            }
+        }
+        listener
+    }
+
+    fn add(&mut self, addr: SocketAddr, interface: Option<&str>) -> Result<(), ListenError> {
+        let error = |source| ListenError { addr, source };
+        let socket = bind_socket(addr, interface).map_err(error)?;
+        self.addresses.push(socket.local_addr().map_err(error)?);
+        self.sockets.push(socket);
+        Ok(())
     }
 
     /// Returns the addresses listened on, with the ports that the system chose.
@@ -166,14 +187,13 @@ impl Listener {
     }
 }
 
-fn bind_socket(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+fn bind_socket(addr: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> {
+    let socket = tcp_socket(addr, interface)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     // Without this a daemon that is started again would have to wait for its old connections to time out.
     socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())

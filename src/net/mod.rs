@@ -5,6 +5,7 @@ pub mod crypto;
 pub mod dial;
 pub mod endpoint;
 pub mod frame;
+pub mod interfaces;
 pub mod listen;
 pub mod policy;
 

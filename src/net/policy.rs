@@ -96,7 +96,11 @@ mod tests {
             "fe00::1",
             "ff02::fb",
             "::ffff:8.8.8.8",
+            // Addresses that hold an IPv4 one, and lead out of the network to it.
             "64:ff9b::a00:1",
+            "2002:a00:1::",
+            "2001:0:a00:1::",
+            "::10.0.0.1",
         ];
         for text in outside {
             assert!(!is_lan(address(text)), "{text}");

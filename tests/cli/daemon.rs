@@ -111,7 +111,10 @@ impl Api for Fake {
     fn restore(&self, restore: Restore) -> Result<Restored, ApiError> {
         let to = restore.to.unwrap_or_else(|| restore.path.clone());
         let at = restore.at.map(|at| at.to_string());
-        self.note(format!("restore {} at {at:?} to {to}", restore.path));
+        // It is asked to put it where a daemon may write.
+        let is_own = to.to_string().contains("/state/restored-");
+        let place = if is_own { "a place of its own".to_owned() } else { to.to_string() };
+        self.note(format!("restore {} at {at:?} to {place}", restore.path));
         Ok(Restored { files: 1, bytes: 2048, to })
     }
     fn reload(&self) -> Result<(), ApiError> {
@@ -358,7 +361,7 @@ fn the_past_is_listed_and_brought_back() {
     assert_eq!(
         done[2..],
         [
-            "restore [dir]/data/gone at Some(\"2026-05-31T18:00:00.123456789Z\") to [dir]/back",
+            "restore [dir]/data/gone at Some(\"2026-05-31T18:00:00.123456789Z\") to a place of its own",
             "restore [dir]/data/gone at None to [dir]/data/gone",
         ]
     );

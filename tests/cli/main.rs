@@ -11,6 +11,7 @@ macro_rules! sees {
 }
 
 mod daemon;
+mod service;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -545,7 +546,7 @@ fn a_mistake_in_the_configuration_is_shown_with_its_line() {
     exit 1
     --- stderr
     error: [dir]/home/config.toml, line 4: unknown key `port`
-    hint: known here: `listen`, `mode`, `allow`
+    hint: known here: `listen`, `mode`, `allow`, `interfaces`
     "#);
     insta::assert_snapshot!(broken("name = \"desk\"\n[network]\nlisten = [\"nas.local\"]\n"), @r#"
     exit 1

@@ -253,6 +253,11 @@ impl Device {
         child.wait().unwrap();
     }
 
+    /// Returns the process id of what was started, which is the keeper of the daemon.
+    pub fn pid(&self) -> u32 {
+        self.child.lock().unwrap().as_ref().unwrap().id()
+    }
+
     /// Says whether the daemon that was started still runs.
     pub fn runs(&self) -> bool {
         self.child.lock().unwrap().as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
