@@ -358,6 +358,26 @@ fn the_commands_in_the_readme_exist() {
     report(&found);
 }
 
+#[test]
+fn the_manual_pages_are_those_that_the_program_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let written = Command::new(env!("CARGO_BIN_EXE_kinfold")).arg("man").arg(dir.path()).output().unwrap();
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    let names = |dir: &Path| {
+        let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let (kept, made) = (names(Path::new("man")), names(dir.path()));
+    let differs =
+        |name: &&std::ffi::OsString| fs::read(Path::new("man").join(name)).ok() != fs::read(dir.path().join(name)).ok();
+    let found: Vec<_> = kept.iter().chain(made.iter().filter(|name| !kept.contains(name))).filter(differs).collect();
+    let found = found.iter().map(|name| {
+        format!("man/{} is another page than the program writes: `rm man/*.1; cargo run -- man man`", name.display())
+    });
+    report(&found.collect::<Vec<_>>());
+}
+
 fn help_of(command: &[&str]) -> Option<String> {
     let output = Command::new(env!("CARGO_BIN_EXE_kinfold")).args(command).arg("--help").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

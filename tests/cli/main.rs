@@ -11,6 +11,7 @@ macro_rules! sees {
 }
 
 mod daemon;
+mod manual;
 mod service;
 
 use std::fs;

@@ -1,0 +1,243 @@
+//! What the manual pages say beyond what the table of arguments knows.
+
+use crate::cli::exit::Exit;
+
+/// What is to be said of one command.
+pub struct Note {
+    /// Which page: `kinfold-wait`.
+    pub page: &'static str,
+    /// Paragraphs of the description.
+    pub about: &'static [&'static str],
+    /// What exit codes beyond the common ones mean here.
+    pub exits: &'static [(u8, &'static str)],
+    /// What for, and the line to type.
+    pub examples: &'static [(&'static str, &'static str)],
+}
+
+/// Returns the note on a page.
+pub fn of(page: &str) -> Option<&'static Note> {
+    NOTES.iter().find(|note| note.page == page)
+}
+
+/// All exit codes, in the order of their numbers.
+pub const EXITS: &[(u8, &str)] = &[
+    (Exit::Done as u8, "It did what was asked."),
+    (Exit::Failed as u8, "It failed, and said why."),
+    (Exit::Usage as u8, "The arguments were not understood; nothing was done."),
+    (Exit::Timeout as u8, "What was waited for did not come in time."),
+    (Exit::NeedsPerson as u8, "It did what was asked, and there is something for a person to decide."),
+    (Exit::NoDaemon as u8, "It needs a running daemon, and there is none."),
+];
+
+/// How many of [`EXITS`], from the first on, every command may end with.
+pub const EXITS_OF_ALL: usize = 3;
+
+/// Variables of the environment, besides those that the table of arguments knows of.
+pub const ENVIRONMENT: &[(&str, &str)] = &[
+    ("KINFOLD_HOME", "A directory that holds configuration, state and socket together, as with `--home`."),
+    ("KINFOLD_LOG", "How much the daemon logs, as with `--log`."),
+    ("XDG_CONFIG_HOME", "Where the configuration lies, in a directory `kinfold`. ~/.config where it is not set."),
+    ("XDG_STATE_HOME", "Where identity and indexes lie, in a directory `kinfold`. ~/.local/state where it is not set."),
+    ("XDG_RUNTIME_DIR", "Where the control socket lies. Where it is not set, the socket lies with the state."),
+];
+
+/// Files, with the places that they have without `--home`.
+pub const FILES: &[(&str, &str)] = &[
+    ("~/.config/kinfold/config.toml", "The configuration; with `--home` config.toml in that directory."),
+    ("~/.local/state/kinfold/", "The identity and the indexes; with `--home` state in that directory."),
+    (
+        "$XDG_RUNTIME_DIR/kinfold.sock",
+        "The control socket, which speaks HTTP and JSON; with `--home` kinfold.sock in that directory.",
+    ),
+    (".kinfold/", "In the root of each folder: staging, history, marker and epoch. It is never synced."),
+    (".kinfoldignore", "In any directory of a folder: what is left out, in the form of gitignore."),
+];
+
+const NO_DAEMON: (u8, &str) = (Exit::NoDaemon as u8, "No daemon runs.");
+
+/// The notes.
+pub const NOTES: &[Note] = &[
+    Note {
+        page: "kinfold",
+        about: &[
+            "Devices talk to each other directly, encrypted, and only to devices that were named on both sides. \
+             There is no server and no account, and nothing is sent beyond local networks unless the configuration \
+             says so.",
+            "What other devices replace or delete is kept in the history of the folder for a while. Edits that were \
+             made apart are both kept. A change that would delete or rewrite much of a folder waits until a person \
+             has looked.",
+        ],
+        exits: &[],
+        examples: &[
+            ("Sync a directory from this device:", "kinfold up ~/Photos"),
+            ("See how things stand:", "kinfold status"),
+        ],
+    },
+    Note {
+        page: "kinfold-up",
+        about: &["It runs in the foreground until it is interrupted. A daemon that runs already is not replaced."],
+        exits: &[],
+        examples: &[("Sync a directory, and keep running:", "kinfold up ~/Photos")],
+    },
+    Note {
+        page: "kinfold-init",
+        about: &["The identity is 32 random bytes that only this user can read. Whoever has them is this device."],
+        exits: &[],
+        examples: &[("Set up a device and give it a name:", "kinfold init --name desktop")],
+    },
+    Note {
+        page: "kinfold-serve",
+        about: &[
+            "The process that is started is a keeper: it starts the daemon proper, tells systemd how that does, and \
+             starts it again when a folder was added. SIGHUP has it read the configuration anew, SIGTERM and SIGINT \
+             end it within 10 seconds.",
+        ],
+        exits: &[],
+        examples: &[("Run it with more in its log:", "kinfold serve --log debug")],
+    },
+    Note {
+        page: "kinfold-status",
+        about: &[],
+        exits: &[NO_DAEMON],
+        examples: &[("Watch what moves:", "kinfold status --watch")],
+    },
+    Note {
+        page: "kinfold-wait",
+        about: &["A device that is not connected is not waited for."],
+        exits: &[(Exit::Timeout as u8, "The time given with `--timeout` was over first."), NO_DAEMON],
+        examples: &[("Let a script wait for at most a minute:", "kinfold wait --timeout 60")],
+    },
+    Note {
+        page: "kinfold-device-add",
+        about: &[],
+        exits: &[],
+        examples: &[(
+            "Trust the device with that id:",
+            "kinfold device add kin1... --name laptop --address 192.168.1.21",
+        )],
+    },
+    Note {
+        page: "kinfold-folder-add",
+        about: &[],
+        exits: &[],
+        examples: &[(
+            "Sync a directory with a device that may only read it:",
+            "kinfold folder add ~/Music --name music --share phone:reader",
+        )],
+    },
+    Note { page: "kinfold-folder-offers", about: &[], exits: &[NO_DAEMON], examples: &[] },
+    Note {
+        page: "kinfold-folder-accept",
+        about: &[],
+        exits: &[],
+        examples: &[(
+            "Put a folder that the laptop shares below the home directory:",
+            "kinfold folder accept Photos ~/Photos --from laptop",
+        )],
+    },
+    Note { page: "kinfold-folder-scan", about: &[], exits: &[NO_DAEMON], examples: &[] },
+    Note {
+        page: "kinfold-folder-release",
+        about: &["What is held is listed by `kinfold inbox`."],
+        exits: &[NO_DAEMON],
+        examples: &[(
+            "It was not meant; bring the files back on the other devices:",
+            "kinfold folder release Photos --reject",
+        )],
+    },
+    Note {
+        page: "kinfold-folder-set",
+        about: &["What the settings mean is told by kinfold-config(5)."],
+        exits: &[],
+        examples: &[
+            ("Hold back only what is larger than that:", "kinfold folder set Photos brake='500 files, 50%'"),
+            ("Keep the past of a folder for a year:", "kinfold folder set Photos history_days=365"),
+        ],
+    },
+    Note {
+        page: "kinfold-conflicts",
+        about: &["Without a command it lists them."],
+        exits: &[(Exit::NeedsPerson as u8, "There are conflicts."), NO_DAEMON],
+        examples: &[("Let the edit of this device stay:", "kinfold conflicts keep ~/Photos/list.txt mine")],
+    },
+    Note {
+        page: "kinfold-conflicts-list",
+        about: &[],
+        exits: &[(Exit::NeedsPerson as u8, "There are conflicts."), NO_DAEMON],
+        examples: &[],
+    },
+    Note { page: "kinfold-conflicts-show", about: &[], exits: &[NO_DAEMON], examples: &[] },
+    Note { page: "kinfold-conflicts-keep", about: &[], exits: &[NO_DAEMON], examples: &[] },
+    Note {
+        page: "kinfold-history",
+        about: &["History holds what other devices replaced or deleted here, and what a restore replaced."],
+        exits: &[NO_DAEMON],
+        examples: &[("List what is kept of a file:", "kinfold history ~/Photos/list.txt")],
+    },
+    Note {
+        page: "kinfold-restore",
+        about: &["What lies there now goes to history first, so a restore can be undone."],
+        exits: &[NO_DAEMON],
+        examples: &[
+            ("Bring back a file as it was before its last change:", "kinfold restore ~/Photos/list.txt"),
+            (
+                "Bring back a directory as it was at a time, elsewhere:",
+                "kinfold restore ~/Photos --at '2026-05-31 18:00' --to ~/Photos-of-May",
+            ),
+        ],
+    },
+    Note {
+        page: "kinfold-verify",
+        about: &["It reads all files, and so takes a while. The daemon does the same by itself, slowly."],
+        exits: &[(Exit::NeedsPerson as u8, "Files are damaged."), NO_DAEMON],
+        examples: &[("Check one folder, and mend what is damaged:", "kinfold verify Photos --heal")],
+    },
+    Note {
+        page: "kinfold-inbox",
+        about: &["Each thing comes with what to do about it."],
+        exits: &[(Exit::NeedsPerson as u8, "Something waits."), NO_DAEMON],
+        examples: &[],
+    },
+    Note {
+        page: "kinfold-log",
+        about: &[],
+        exits: &[NO_DAEMON],
+        examples: &[("Follow what happens:", "kinfold log --follow")],
+    },
+    Note {
+        page: "kinfold-service",
+        about: &["With systemd or launchd. The unit that is written is the one that packages install."],
+        exits: &[],
+        examples: &[],
+    },
+    Note {
+        page: "kinfold-service-install",
+        about: &[],
+        exits: &[],
+        examples: &[
+            ("Start it now and at every login:", "kinfold service install"),
+            ("As root: start it for a user whenever the machine starts:", "kinfold service install --system alice"),
+        ],
+    },
+    Note {
+        page: "kinfold-service-status",
+        about: &[],
+        exits: &[(Exit::NoDaemon as u8, "It does not run.")],
+        examples: &[],
+    },
+    Note {
+        page: "kinfold-completions",
+        about: &["A package has installed them already."],
+        exits: &[],
+        examples: &[
+            ("For bash:", "kinfold completions bash > ~/.local/share/bash-completion/completions/kinfold"),
+            ("For fish:", "kinfold completions fish > ~/.config/fish/completions/kinfold.fish"),
+        ],
+    },
+    Note {
+        page: "kinfold-man",
+        about: &["The directory gets pages of the sections 1, 5 and 7 beside each other."],
+        exits: &[],
+        examples: &[("Write them, and read the first:", "kinfold man pages && man pages/kinfold.1")],
+    },
+];
