@@ -173,6 +173,9 @@ async fn run(
     let stopped = hub.watch_stop();
     let api = Arc::new(api::Daemon { hub: hub.clone(), log });
     let control = tokio::spawn(control::serve(socket, api, stopped.clone()));
+    // From here on a signal asks for an orderly end: indices are about to be opened.
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     {
         // Indices are opened here, which may take a while.
         let hub = hub.clone();
@@ -182,7 +185,6 @@ async fn run(
     let listening = tokio::spawn(keep_listening(hub.clone(), network, listener, arrivals));
     let dialing = tokio::spawn(keep_dialing(hub.clone(), stopped.clone()));
     let looking = tokio::spawn(keep_looking(hub.clone()));
-    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
     let mut until_stopped = stopped;
     loop {
         tokio::select! {
@@ -190,7 +192,7 @@ async fn run(
                 Some(arrival) => welcome(&hub, arrival),
                 None => break,
             },
-            _ = tokio::signal::ctrl_c() => break,
+            _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             _ = hangup.recv() => {
                 let hub = hub.clone();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
@@ -16,6 +17,11 @@ use crate::engine::effect::Depth;
 use crate::engine::folder::Input;
 use crate::model::id::FolderId;
 use crate::model::path::RelPath;
+
+/// A file that is being written to raises an event a write; the engine hears of it so often at most.
+const WRITTEN_PAUSE: Duration = Duration::from_millis(250);
+/// Of so many such files it is remembered when the engine was told.
+const WRITTEN_MAX: usize = 4096;
 
 /// A folder's place on the disk, shared by all threads that work on it.
 pub struct Place {
@@ -31,6 +37,8 @@ pub struct Place {
     /// Set to end scans and reading soon.
     pub cancel: AtomicBool,
     touched: Mutex<BTreeMap<RelPath, Depth>>,
+    /// When the engine was last told that a file is being written to.
+    written: Mutex<BTreeMap<RelPath, Instant>>,
     /// Held by whoever changes the folder for the engine; counts the engine's lives.
     turn: Mutex<u64>,
     commands: Sender<Command>,
@@ -54,6 +62,7 @@ impl Place {
             staging: Staging::default(),
             cancel: AtomicBool::new(false),
             touched: Mutex::default(),
+            written: Mutex::default(),
             turn: Mutex::new(0),
             commands,
         }
@@ -138,6 +147,8 @@ impl Place {
                 }
                 self.touch(path, depth);
             }
+            WatchEvent::Written(path) if !self.rules.is_rule_file(&path) => self.note_write(path),
+            WatchEvent::Written(path) => self.notice(WatchEvent::Touched(path, Depth::Entry)),
             WatchEvent::Rescan | WatchEvent::RootGone => self.tell(Input::ScanAll),
             WatchEvent::LimitReached => self.tell(Input::WatchLimited(true)),
         }
@@ -152,6 +163,19 @@ impl Place {
         if is_first {
             self.commands.send(Command::Touched).ok();
         }
+    }
+
+    fn note_write(&self, path: RelPath) {
+        let (now, mut written) = (Instant::now(), self.written.lock().unwrap_or_else(PoisonError::into_inner));
+        if written.get(&path).is_some_and(|told| now.duration_since(*told) < WRITTEN_PAUSE) {
+            return;
+        }
+        if written.len() >= WRITTEN_MAX {
+            written.clear();
+        }
+        written.insert(path.clone(), now);
+        drop(written);
+        self.tell(Input::Written(path));
     }
 
     fn tell(&self, input: Input) {

@@ -6,6 +6,9 @@
 //! A directory that comes to be is watched only a moment later, and what was put into it before that
 //! raises no event. So each new directory is reported with all below it, and only once its watch is set.
 //!
+//! A file that is closed is likely to be complete. One that was only written to may not be, but it may also stay
+//! open for days, as logs and databases do, or be cut short by its name alone. So the two are told apart.
+//!
 //! Not seen are writes through memory maps and on network file systems; the engine scans now and then
 //! for those.
 
@@ -28,6 +31,8 @@ use crate::model::path::{OWN_DIR, RelPath};
 pub enum WatchEvent {
     /// Something may have changed at a path, or also below it.
     Touched(RelPath, Depth),
+    /// The file was written to, and may be written to further.
+    Written(RelPath),
     /// Events were lost: anything may have changed.
     Rescan,
     /// The system does not allow to watch all directories. Said once.
@@ -63,6 +68,7 @@ impl Watch {
         let config = Config::default().with_follow_symlinks(false).with_event_kinds(
             EventKindMask::CREATE
                 | EventKindMask::REMOVE
+                | EventKindMask::MODIFY_DATA
                 | EventKindMask::MODIFY_NAME
                 | EventKindMask::MODIFY_META
                 | EventKindMask::ACCESS_CLOSE,
@@ -150,6 +156,7 @@ impl Sorter {
                     }
                     (self.handler)(WatchEvent::Touched(path, Depth::Entry));
                 }
+                EventKind::Modify(ModifyKind::Data(_)) => (self.handler)(WatchEvent::Written(path)),
                 _ => (self.handler)(WatchEvent::Touched(path, Depth::Entry)),
             }
         }
@@ -180,6 +187,7 @@ mod tests {
     use crate::disk::testing::{Folder, path};
     use std::collections::BTreeSet;
     use std::fs;
+    use std::io::Write;
     use std::sync::atomic::AtomicU32;
     use std::time::Duration;
 
@@ -209,7 +217,7 @@ mod tests {
             loop {
                 match self.events.recv_timeout(Duration::from_secs(20)).expect("an event") {
                     event if event == last => return events,
-                    WatchEvent::Touched(at, _) if at.name().starts_with(b"last-") => {}
+                    WatchEvent::Touched(at, _) | WatchEvent::Written(at) if at.name().starts_with(b"last-") => {}
                     event => events.push(event),
                 }
             }
@@ -234,6 +242,21 @@ mod tests {
         assert!(watched.events().contains(&touched("d/f", Depth::Entry)));
         fs::remove_file(watched.folder.at("d/f")).unwrap();
         assert!(watched.events().contains(&touched("d/f", Depth::Entry)));
+    }
+
+    #[test]
+    fn a_file_that_is_written_to_or_cut_short_and_not_closed_is_written() {
+        let watched = Watched::new(|folder| folder.write("d/f", b"long enough"));
+        let written = WatchEvent::Written(path("d/f"));
+        let mut file = fs::File::options().append(true).open(watched.folder.at("d/f")).unwrap();
+        file.write_all(b"and more").unwrap();
+        let events = watched.events();
+        assert!(events.contains(&written) && !events.contains(&touched("d/f", Depth::Entry)), "{events:?}");
+        drop(file);
+        assert!(watched.events().contains(&touched("d/f", Depth::Entry)));
+        let file = fs::File::options().write(true).open(watched.folder.at("d/f")).unwrap();
+        file.set_len(3).unwrap();
+        assert!(watched.events().contains(&written));
     }
 
     #[test]

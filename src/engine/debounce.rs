@@ -6,11 +6,17 @@ use std::time::Duration;
 use crate::engine::effect::Depth;
 use crate::model::path::RelPath;
 
+/// Time that a file rests which somebody has written to and not closed. Closing says that it is done; where it
+/// stays open, as logs and databases do, only silence does.
+const WRITE_QUIET: Duration = Duration::from_secs(2);
+/// Longest time that such a file is left alone: it may be long, and each look reads all of it.
+const WRITE_PATIENCE: Duration = Duration::from_secs(20);
+
 /// Collects paths that were touched until they rest.
 ///
 /// A path settles `quiet` after its last event, and at the latest `patience` after its first: a log
-/// file that never rests must not keep itself from syncing for ever. Times are durations since some
-/// beginning that the caller chooses.
+/// file that never rests must not keep itself from syncing for ever. While it is being written to, it may take
+/// longer over it. Times are durations since some beginning that the caller chooses.
 #[derive(Debug)]
 pub struct Debounce {
     quiet: Duration,
@@ -25,6 +31,8 @@ struct Touch {
     first: Duration,
     last: Duration,
     depth: Depth,
+    /// Whether the last that was heard is that it was written to.
+    is_open: bool,
 }
 
 impl Debounce {
@@ -33,12 +41,21 @@ impl Debounce {
         Self { quiet, patience, touched: BTreeMap::new(), order: BTreeSet::new() }
     }
 
-    /// Notes an event.
+    /// Notes an event after which a path may be complete.
     pub fn handle_event(&mut self, now: Duration, path: RelPath, depth: Depth) {
-        let mut touch = Touch { first: now, last: now, depth };
+        self.note(now, path, depth, false);
+    }
+
+    /// Notes that a file was written to by somebody who may not be done.
+    pub fn handle_write(&mut self, now: Duration, path: RelPath) {
+        self.note(now, path, Depth::Entry, true);
+    }
+
+    fn note(&mut self, now: Duration, path: RelPath, depth: Depth, is_open: bool) {
+        let mut touch = Touch { first: now, last: now, depth, is_open };
         if let Some(known) = self.touched.get(&path).copied() {
             self.order.remove(&(self.due(&known), path.clone()));
-            touch = Touch { first: known.first, last: now, depth: depth.max(known.depth) };
+            touch = Touch { first: known.first, depth: depth.max(known.depth), ..touch };
         }
         self.order.insert((self.due(&touch), path.clone()));
         self.touched.insert(path, touch);
@@ -73,7 +90,8 @@ impl Debounce {
     }
 
     fn due(&self, touch: &Touch) -> Duration {
-        (touch.last + self.quiet).min(touch.first + self.patience)
+        let (quiet, patience) = if touch.is_open { (WRITE_QUIET, WRITE_PATIENCE) } else { (self.quiet, self.patience) };
+        (touch.last + quiet).min(touch.first + patience)
     }
 }
 
@@ -118,5 +136,26 @@ mod tests {
         debounce.handle_event(ms(0), path("d"), Depth::Tree);
         debounce.handle_event(ms(1), path("d"), Depth::Entry);
         assert_eq!(debounce.poll_settled(ms(11)), BTreeMap::from([(path("d"), Depth::Tree)]));
+    }
+
+    #[test]
+    fn a_file_that_is_written_to_rests_longer_until_it_is_closed() {
+        let mut debounce = Debounce::new(ms(10), ms(100));
+        debounce.handle_event(ms(0), path("f"), Depth::Entry);
+        debounce.handle_write(ms(5), path("f"));
+        assert!(debounce.poll_settled(ms(1500)).is_empty());
+        debounce.handle_event(ms(1500), path("f"), Depth::Entry);
+        assert_eq!(debounce.poll_settled(ms(1500)).len(), 1);
+        // One that stays open is looked at once nothing is written any more.
+        debounce.handle_write(ms(2000), path("f"));
+        debounce.handle_write(ms(3000), path("f"));
+        assert!(debounce.poll_settled(ms(4999)).is_empty());
+        assert_eq!(debounce.poll_settled(ms(5000)).len(), 1);
+        // And now and then where that never ends.
+        let settled = (6000..66_000).step_by(100).map(|at| {
+            debounce.handle_write(ms(at), path("f"));
+            debounce.poll_settled(ms(at)).len()
+        });
+        assert_eq!(settled.sum::<usize>(), 2);
     }
 }

@@ -21,6 +21,7 @@ mod proxy;
 mod rot;
 mod service;
 mod sharing;
+mod storms;
 mod strangers;
 mod sync;
 mod trouble;

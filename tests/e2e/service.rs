@@ -67,3 +67,17 @@ fn a_service_manager_is_told_that_the_daemon_is_ready_lives_reloads_and_stops() 
     assert!(child.wait().unwrap().success());
     assert!(!a.home.join("kinfold.sock").exists());
 }
+
+#[test]
+fn a_daemon_that_is_stopped_while_it_starts_ends_in_order() {
+    let lab = Lab::new();
+    let a = lab.device("a");
+    for number in 0..60 {
+        let root = lab.path(&format!("roots/{number}"));
+        std::fs::create_dir_all(&root).unwrap();
+        a.ok(&["folder", "add", root.to_str().unwrap(), "--name", &number.to_string()]);
+    }
+    a.serve();
+    a.stop();
+    assert!(a.log_text().contains("stopping"), "{}", a.log_tail());
+}

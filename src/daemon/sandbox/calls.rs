@@ -292,11 +292,10 @@ fn allowed(arch: TargetArch) -> Result<BpfProgram, BackendError> {
         ALLOWED.iter().chain(ALLOWED_OF_OLD).map(|call| (*call, Vec::new())).collect();
     let inet = [libc::AF_INET, libc::AF_INET6];
     let plain = [libc::SOCK_STREAM, libc::SOCK_DGRAM];
-    let mut sockets = vec![
-        rule(&[(0, Dword, Eq, libc::AF_UNIX as u64)])?,
-        // Which network interfaces there are.
-        rule(&[(0, Dword, Eq, libc::AF_NETLINK as u64), (2, Dword, Eq, libc::NETLINK_ROUTE as u64)])?,
-    ];
+    // Which network interfaces there are. The control socket is inherited; no other local one is needed, and who
+    // could make one could ask a program outside, such as the service manager, to do what is refused here.
+    let mut sockets =
+        vec![rule(&[(0, Dword, Eq, libc::AF_NETLINK as u64), (2, Dword, Eq, libc::NETLINK_ROUTE as u64)])?];
     for family in inet {
         for kind in plain {
             sockets.push(rule(&[(0, Dword, Eq, family as u64), (1, Dword, MaskedEq(SOCKET_TYPE), kind as u64)])?);
@@ -317,9 +316,12 @@ fn allowed(arch: TargetArch) -> Result<BpfProgram, BackendError> {
     ];
     let ioctl = ioctl.map(|what| what as u64).into_iter().chain(CLONES_OF_FILES);
     let own = u64::from(std::process::id());
+    let local = (0, Dword, Eq, libc::AF_UNIX as u64);
+    let stream = (1, Dword, MaskedEq(SOCKET_TYPE), libc::SOCK_STREAM as u64);
     let checked = [
         (libc::SYS_socket, sockets),
-        (libc::SYS_socketpair, vec![rule(&[(0, Dword, Eq, libc::AF_UNIX as u64)])?]),
+        // By which tokio hears of signals. A pair of datagram sockets could be sent elsewhere.
+        (libc::SYS_socketpair, vec![rule(&[local, stream])?]),
         (libc::SYS_clone, vec![rule(&[(0, Qword, MaskedEq(NEW_NAMESPACES), 0)])?]),
         (libc::SYS_mmap, vec![rule(&[(2, Dword, MaskedEq(exec), 0)])?]),
         (libc::SYS_mprotect, vec![rule(&[(2, Dword, MaskedEq(exec), 0)])?]),
@@ -362,10 +364,17 @@ mod tests {
     fn attempt(name: &str) -> Result<(), Errno> {
         let socket = |family, kind| rustix::net::socket(family, kind, None).map(drop);
         let packet = AddressFamily::from_raw(libc::AF_PACKET as u16);
+        let pair = |kind| {
+            let flags = rustix::net::SocketFlags::CLOEXEC;
+            rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None).map(drop)
+        };
         match name {
             "tcp" => socket(AddressFamily::INET6, SocketType::STREAM),
             "a raw socket" => socket(AddressFamily::INET, SocketType::RAW),
             "a packet socket" => socket(packet, SocketType::DGRAM),
+            "a local socket" => socket(AddressFamily::UNIX, SocketType::STREAM),
+            "a pair of streams" => pair(SocketType::STREAM),
+            "a pair for datagrams" => pair(SocketType::DGRAM),
             "a thread" => std::thread::Builder::new().spawn(|| {}).map(drop).map_err(|_| Errno::NOSYS),
             "a device" => {
                 let mode = rustix::fs::Mode::RUSR;
@@ -424,12 +433,14 @@ mod tests {
                 other => panic!("{name}: {other:?}"),
             }
         };
-        for name in ["tcp", "a thread"] {
+        for name in ["tcp", "a thread", "a pair of streams"] {
             assert_eq!(outcome(name), "done", "{name}");
         }
         let refused = [
             "a raw socket",
             "a packet socket",
+            "a local socket",
+            "a pair for datagrams",
             "a device",
             "a limit of its own",
             "typing into a terminal",

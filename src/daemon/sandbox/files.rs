@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 use crate::config::Config;
@@ -81,6 +81,8 @@ fn which(path: &Path) -> Option<(u64, u64)> {
 pub struct Rules {
     /// Directories below which all may be done.
     pub places: Vec<PathBuf>,
+    /// Whether emptying a file counts as writing to it; before Linux 6.2 any file of the same user can be emptied.
+    pub truncation: bool,
     /// Whether TCP ports are bounded too; kernels before 6.7 cannot.
     pub ports: bool,
     /// Whether signals to other processes and abstract sockets are cut off too; kernels before 6.12 cannot.
@@ -104,6 +106,7 @@ pub fn confine(paths: &Paths, covered: &Covered) -> Result<Rules, NoRules> {
     if refer.is_err() {
         return Err(NoRules::Kernel);
     }
+    let truncation = is_known(|ruleset| ruleset.handle_access(AccessFs::Truncate));
     let ports = is_known(|ruleset| ruleset.handle_access(AccessNet::from_all(ABI::V4)));
     let scopes = is_known(|ruleset| ruleset.scope(Scope::from_all(ABI::V6)));
     let mut ruleset = Ruleset::default()
@@ -131,8 +134,11 @@ pub fn confine(paths: &Paths, covered: &Covered) -> Result<Rules, NoRules> {
     for port in &covered.connect {
         ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
-    ruleset.restrict_self()?;
-    Ok(Rules { places, ports, scopes })
+    // The kernel had it a moment ago, and yet nothing may have come into force.
+    if ruleset.restrict_self()?.ruleset == RulesetStatus::NotEnforced {
+        return Err(NoRules::Kernel);
+    }
+    Ok(Rules { places, truncation, ports, scopes })
 }
 
 fn is_known(add: impl FnOnce(Ruleset) -> Result<Ruleset, RulesetError>) -> bool {

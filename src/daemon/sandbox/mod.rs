@@ -37,6 +37,7 @@ impl Sandbox {
 const PRIVILEGES: &str = "privileges";
 const DUMPS: &str = "memory dumps";
 const FILES: &str = "files";
+const TRUNCATION: &str = "emptying of files";
 const PORTS: &str = "TCP ports";
 const SCOPES: &str = "signals";
 const CALLS: &str = "system calls";
@@ -62,16 +63,12 @@ pub fn enter(paths: &Paths, config: &Config, required: bool) -> anyhow::Result<S
             Ok(rules) => {
                 covered = Some(made_of);
                 note(&mut status, FILES, Ok(()));
-                note(
-                    &mut status,
-                    PORTS,
-                    if rules.ports { Ok(()) } else { Err("the kernel is older than Linux 6.7".to_owned()) },
-                );
-                note(
-                    &mut status,
-                    SCOPES,
-                    if rules.scopes { Ok(()) } else { Err("the kernel is older than Linux 6.12".to_owned()) },
-                );
+                for (part, has, since) in
+                    [(TRUNCATION, rules.truncation, "6.2"), (PORTS, rules.ports, "6.7"), (SCOPES, rules.scopes, "6.12")]
+                {
+                    let result = if has { Ok(()) } else { Err(format!("the kernel is older than Linux {since}")) };
+                    note(&mut status, part, result);
+                }
                 status.places = rules.places.iter().map(|place| RawPath::from(place.as_path())).collect();
             }
             Err(error) => note(&mut status, FILES, Err(chain(&error))),

@@ -98,6 +98,8 @@ pub struct Params {
 pub enum Input {
     /// These paths were touched; a hint, never truth.
     Touched(BTreeMap<RelPath, Depth>),
+    /// This file was written to, by somebody who may not be done; a hint, too.
+    Written(RelPath),
     /// Look at the whole folder.
     ScanAll,
     /// Not all directories can be watched (true), or all can (false).
@@ -339,6 +341,7 @@ impl<I: Index> Folder<I> {
     pub fn handle(&mut self, now: Now, input: Input) -> Result<(), I::Error> {
         match input {
             Input::Touched(paths) => self.handle_touched(now, paths),
+            Input::Written(path) => self.debounce.handle_write(now.at, path),
             Input::ScanAll => self.scans.want_full(),
             Input::WatchLimited(limited) => self.handle_watch_limited(now, limited),
             Input::Scanned(job, items) => {
