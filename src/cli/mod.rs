@@ -14,6 +14,7 @@ pub mod exit;
 pub mod folder;
 pub mod history;
 pub mod id;
+pub mod import;
 pub mod inbox;
 pub mod init;
 pub mod live;
@@ -95,6 +96,9 @@ enum Command {
     Service(service::Command),
     /// Check that everything is in order, and say what is not
     Doctor(doctor::Args),
+    /// Take over what another program has synced so far
+    #[command(subcommand)]
+    Import(import::Command),
     /// See kinfold at work between devices made up on this machine
     Demo(demo::Args),
     /// Print completions for a shell
@@ -151,6 +155,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Inbox(args) => inbox::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Import(command) => import::run(&context, command),
         Command::Completions(_) | Command::Man(_) | Command::Demo(_) | Command::Service(_) => Ok(Exit::Done),
     }
 }

@@ -7,9 +7,8 @@
 //! understands a line otherwise than git does (braces, blanks at the end, classes of characters), the
 //! line is rewritten first.
 //!
-//! Differences that remain: `?` and classes match characters where names are UTF-8, not bytes, and a
-//! pattern that is not UTF-8 is passed over. `x**/y` matches as git's manual says, one directory deep; git
-//! itself goes deeper.
+//! `?` and classes match one byte, as they do for git. Differences that remain: a pattern that is not UTF-8 is
+//! passed over. `x**/y` matches as git's manual says, one directory deep; git itself goes deeper.
 //!
 //! A rule file that cannot be read is an error for its whole directory. Without its rules, what a
 //! person wants to keep to themselves would be given away.
@@ -482,9 +481,19 @@ mod tests {
             "barfoo",
             "abc/x/y",
             "abc/z",
+            "é",
+            "xéy",
         ];
         let table = Table::new(PATHS);
         for pattern in [
+            "é",
+            "x??y",
+            "x?y",
+            "[é]",
+            "[é][é]",
+            "[!é]",
+            "[! -~][! -~]",
+            "[ã-ê]",
             "foo",
             "/foo",
             "foo/",

@@ -11,6 +11,7 @@ macro_rules! sees {
 }
 
 mod daemon;
+mod import;
 mod manual;
 mod service;
 

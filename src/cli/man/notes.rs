@@ -226,6 +226,21 @@ pub const NOTES: &[Note] = &[
         examples: &[],
     },
     Note {
+        page: "kinfold-import-syncthing",
+        about: &[
+            "Folders are taken over with their names, paths, ignore patterns, rescan intervals and the days that old \
+             versions are kept. Devices cannot be: ids there mean nothing here. What is to be done for each is printed, \
+             and so is everything that is otherwise here.",
+            "Nothing is overwritten. A folder is left out where its patterns cannot be translated, where it has other \
+             rules already, and where its marker is missing, as on a disk that is not mounted.",
+        ],
+        exits: &[(Exit::NeedsPerson as u8, "A folder was left out, or would be.")],
+        examples: &[(
+            "See what would be done:",
+            "kinfold import syncthing ~/.local/state/syncthing/config.xml --dry-run",
+        )],
+    },
+    Note {
         page: "kinfold-completions",
         about: &["A package has installed them already."],
         exits: &[],
