@@ -30,6 +30,7 @@ use crate::engine::effect::Found;
 use crate::engine::index::{Index, Kept, Local};
 use crate::engine::reconcile::{Verdict, reconcile};
 use crate::model::id::{ContentId, DeviceTag};
+use crate::model::limits;
 use crate::model::path::RelPath;
 use crate::model::record::{Body, FileBody};
 use crate::model::stat::{Kind, Stat};
@@ -114,7 +115,8 @@ impl<'a> Case<'a> {
         let mut local = lay.as_ref().map(|path| index.local(path)).transpose()?.flatten();
         if !is_held(local.as_ref(), &it.stat) {
             // Its name is cut, or it was on its way to another path.
-            let same = index.by_inode(it.stat.dev, it.stat.ino)?.filter(|same| is_held(Some(same), &it.stat));
+            let same = index.by_inode(it.stat.dev, it.stat.ino, limits::LINKS_MAX)?;
+            let same = same.into_iter().find(|same| is_held(Some(same), &it.stat));
             local = same.or(local);
         }
         let Some(path) = local.as_ref().map(|local| local.record.path.clone()).or(lay) else {

@@ -130,8 +130,8 @@ pub trait Index {
     /// Returns up to `limit` live files that have this chunk.
     fn holders_of(&self, chunk: &ChunkId, limit: usize) -> Result<Vec<RelPath>, Self::Error>;
 
-    /// Returns the live file, if any, that was last seen with this inode.
-    fn by_inode(&self, dev: u64, ino: u64) -> Result<Option<Local>, Self::Error>;
+    /// Returns up to `limit` live files that were last seen with this inode: all names of a hard link.
+    fn by_inode(&self, dev: u64, ino: u64, limit: usize) -> Result<Vec<Local>, Self::Error>;
 
     /// Returns counts of what is held.
     fn totals(&self) -> Result<Totals, Self::Error>;

@@ -360,9 +360,9 @@ impl Index for MemoryIndex {
         Ok(self.holders.get(chunk).into_iter().flatten().take(limit).cloned().collect())
     }
 
-    fn by_inode(&self, dev: u64, ino: u64) -> Result<Option<Local>, Self::Error> {
-        let first = self.inodes.get(&(dev, ino)).and_then(BTreeSet::first);
-        Ok(first.and_then(|path| self.locals.get(path)).map(|held| held.local.clone()))
+    fn by_inode(&self, dev: u64, ino: u64, limit: usize) -> Result<Vec<Local>, Self::Error> {
+        let names = self.inodes.get(&(dev, ino)).into_iter().flatten();
+        Ok(names.filter_map(|path| self.locals.get(path)).take(limit).map(|held| held.local.clone()).collect())
     }
 
     fn totals(&self) -> Result<Totals, Self::Error> {

@@ -83,6 +83,8 @@ pub const PEER_TIMEOUT: Duration = Duration::from_secs(60);
 pub const HASH_RETRIES_MAX: u32 = 5;
 /// Problems kept for one folder; the number of all is counted beyond that.
 pub const PROBLEMS_MAX: usize = 1000;
+/// Names of one file (hard links) of which it is known that they are one.
+pub const LINKS_MAX: usize = 32;
 /// Longest `.kinfoldignore` that is read, in bytes.
 pub const IGNORE_FILE_LEN_MAX: u64 = 1 << 20;
 /// Longest configuration file that is read, in bytes.

@@ -460,13 +460,13 @@ impl Index for SqliteIndex {
         Ok(holders)
     }
 
-    fn by_inode(&self, dev: u64, ino: u64) -> Result<Option<Local>, StoreError> {
+    fn by_inode(&self, dev: u64, ino: u64, limit: usize) -> Result<Vec<Local>, StoreError> {
         const SQL: &str = "SELECT dir, name, state, seq, data FROM entry INDEXED BY entry_by_ino WHERE ino = ?";
         let is_it = |entry: &Entry| {
             let stat = entry.local.stat.filter(|stat| (stat.dev, stat.ino) == (dev, ino));
             entry.state.is_live() && stat.is_some()
         };
-        Ok(self.select(SQL, [ino as i64], 1, is_it)?.pop().map(|entry| entry.local))
+        Ok(self.select(SQL, [ino as i64], limit, is_it)?.into_iter().map(|entry| entry.local).collect())
     }
 
     fn totals(&self) -> Result<Totals, StoreError> {

@@ -115,14 +115,19 @@ on_both! {
         assert_eq!(names(&after), ["b"]);
     }
 
-    fn an_inode_leads_to_its_live_file(index) {
+    fn an_inode_leads_to_its_live_files(index) {
         index.set_local(&local("gone", Body::Tombstone), None).unwrap();
         index.set_local(&local("dir", Body::Dir { mode: 0 }), None).unwrap();
-        assert_eq!(index.by_inode(7, 8).unwrap(), None);
+        assert_eq!(index.by_inode(7, 8, 9).unwrap(), []);
         let live = file("file", &recipe(1));
         index.set_local(&live, None).unwrap();
-        assert_eq!(index.by_inode(7, 8).unwrap(), Some(live));
-        assert_eq!(index.by_inode(6, 8).unwrap(), None);
+        assert_eq!(index.by_inode(7, 8, 9).unwrap(), [live]);
+        assert_eq!(index.by_inode(6, 8, 9).unwrap(), []);
+        index.set_local(&file("also", &recipe(1)), None).unwrap();
+        let mut names = names(&index.by_inode(7, 8, 9).unwrap());
+        names.sort();
+        assert_eq!(names, ["also", "file"]);
+        assert_eq!(index.by_inode(7, 8, 1).unwrap().len(), 1);
     }
 
     fn former_versions_expire_oldest_first_until_the_rest_fits(index) {

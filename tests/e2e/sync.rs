@@ -302,3 +302,20 @@ fn many_small_edits_at_once_from_both_sides_converge() {
     let files = tree.values().filter(|entry| matches!(entry, Entry::File { .. })).count();
     assert_eq!(files, 2 * (300 - 60), "{:?}", conflict_copies(&tree));
 }
+
+#[test]
+fn an_edit_under_one_name_of_a_hard_link_comes_over_under_all_of_them() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    a.write("here/one", "first");
+    fs::create_dir_all(a.at("there")).unwrap();
+    for name in ["here/also", "there/two"] {
+        fs::hard_link(a.at("here/one"), a.at(name)).unwrap();
+    }
+    wait_settled(&[&a, &b]);
+    a.write("there/two", "second");
+    for name in ["here/one", "here/also", "there/two"] {
+        wait_until(name, || b.read(name).as_deref() == Some("second"));
+    }
+    wait_settled(&[&a, &b]);
+}

@@ -378,6 +378,7 @@ impl<I: Index> Folder<I> {
             let body = Body::File(FileBody { mode: stat.mode, mtime_ns: stat.mtime_ns, ..former });
             return self.record_change(now, path, body, Some(stat), Some(&recipe));
         }
+        self.look_at_links(&path, &stat)?;
         self.scans.hashes += 1;
         self.scans.to_hash.insert(path, (self.scans.hashes, stat));
         Ok(())
@@ -387,13 +388,23 @@ impl<I: Index> Folder<I> {
     /// is known: then nobody wrote to it since it was read. (A rename of a directory above leaves it;
     /// a rename of the file itself does not, and such a file is read again.)
     fn find_moved(&self, stat: &Stat) -> Result<Option<(FileBody, Recipe)>, I::Error> {
-        let Some(local) = self.index.by_inode(stat.dev, stat.ino)? else {
+        let names = self.index.by_inode(stat.dev, stat.ino, limits::LINKS_MAX)?;
+        let Some(local) = names.into_iter().find(|local| local.stat == Some(*stat) && !local.ignored) else {
             return Ok(None);
         };
-        let (Some(file), true) = (local.record.body.file(), local.stat == Some(*stat) && !local.ignored) else {
-            return Ok(None);
-        };
+        let Some(file) = local.record.body.file() else { return Ok(None) };
         Ok(self.index.recipe(&local.record.path)?.map(|recipe| (*file, recipe)))
+    }
+
+    /// A file with several names changes under all of them, and the system tells of the one that was used.
+    fn look_at_links(&mut self, path: &RelPath, stat: &Stat) -> Result<(), I::Error> {
+        for other in self.index.by_inode(stat.dev, stat.ino, limits::LINKS_MAX)? {
+            let other = other.record.path;
+            if other != *path && !self.scans.is_reading(&other) {
+                self.look_again(&other, Depth::Entry);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn handle_hashed(&mut self, now: Now, path: RelPath, outcome: HashOutcome) -> Result<(), I::Error> {
