@@ -155,15 +155,18 @@ fn add(context: &Context, path: &Path, name: &str, shares: &[String]) -> Result<
 
 fn share(context: &Context, folder: &str, text: &str) -> Result<(), Failure> {
     let own = context.own_id()?;
-    let (name, right, changed) = context.edit(|edit| {
+    let (name, right, changed, is_here) = context.edit(|edit| {
         let (device, right) = parse_share(edit.config(), text)?;
         let changed = edit.share(&own, folder, &device, right)?;
         let name = edit.config().device(&device).map_or_else(|| device.to_string(), |device| device.name.clone());
-        Ok((name, right, changed))
+        Ok((name, right, changed, edit.config().folder_named(folder).is_some()))
     })?;
-    let what = if changed { "now" } else { "already" };
-    let (folder, name) = (output::escaped(folder), output::escaped(&name));
-    output::say(format_args!("`{folder}` is {what} shared with `{name}` as {}", right.as_str()))
+    let (folder, name, right) = (output::escaped(folder), output::escaped(&name), right.as_str());
+    match (is_here, changed) {
+        (true, true) => output::say(format_args!("`{folder}` is now shared with `{name}` as {right}")),
+        (true, false) => output::say(format_args!("`{folder}` is already shared with `{name}` as {right}")),
+        (false, _) => output::say(format_args!("`{folder}` is shared with `{name}` as {right} once it is offered")),
+    }
 }
 
 fn unshare(context: &Context, folder: &str, text: &str) -> Result<(), Failure> {
@@ -200,7 +203,7 @@ fn accept(context: &Context, name: String, path: &Path, from: &str) -> Result<()
         let device = edit.config().device_named(from).map(|device| device.id);
         let from = device.ok_or_else(|| EditError::UnknownDevice { name: from.to_owned() })?;
         let made = make_directory(&path)?;
-        if let Err(error) = edit.accept(&Accept { name: name.clone(), path: path.clone(), from }) {
+        if let Err(error) = edit.accept(&Accept { name: name.clone(), path: path.clone(), from, shares: vec![] }) {
             if made {
                 // Only what was made here a moment ago, and only while it is empty.
                 fs::remove_dir(&path).ok();

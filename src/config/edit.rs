@@ -167,6 +167,9 @@ impl Edit {
             for (n, accept) in accepts.iter().enumerate().rev() {
                 if accept.from == device.id {
                     rows(doc, "accepts").remove(n);
+                } else {
+                    let left = accept.shares.iter().filter(|(known, _)| *known != device.id);
+                    write_shares(row(doc, "accepts", n), left);
                 }
             }
         })?;
@@ -219,9 +222,11 @@ impl Edit {
 
     /// Turns what was accepted as `name` from `from` into a folder, now that its offer is here.
     ///
-    /// Returns whether it was waited for; if not, nothing changes.
+    /// Returns whether it was waited for; if not, nothing changes. It is shared onward as was asked for, as far as
+    /// the devices are trusted and this one owns it.
     pub fn complete_accept(
         &mut self,
+        own: &DeviceId,
         name: &str,
         from: &DeviceId,
         id: &FolderId,
@@ -232,26 +237,39 @@ impl Edit {
         if let Some(known) = self.config.folder(id) {
             return Err(EditError::FolderKnown { name: known.name.clone(), path: known.path.clone() });
         }
-        let path = self.config.accepts[at].path.clone();
+        let Accept { path, shares, .. } = self.config.accepts[at].clone();
+        let mut members = members.clone();
+        if members.right_of(own) == Some(Right::Owner) {
+            for (device, right) in shares.iter().filter(|(device, _)| self.config.device(device).is_some()) {
+                members.set(*device, Some(*right));
+            }
+        }
         let before = (self.doc.clone(), self.config.clone());
         self.apply(|doc| {
             rows(doc, "accepts").remove(at);
         })?;
-        if let Err(error) = self.push_folder(name, id, &path, members) {
+        if let Err(error) = self.push_folder(name, id, &path, &members) {
             (self.doc, self.config) = before;
             return Err(error);
         }
         Ok(true)
     }
 
-    /// Gives a device a right in a folder. Returns whether that changed anything.
+    /// Gives a device a right in a folder, or remembers to do so where its offer has not arrived yet. Returns
+    /// whether that changed anything.
     pub fn share(&mut self, own: &DeviceId, folder: &str, device: &DeviceId, right: Right) -> Result<bool, EditError> {
         self.check_trusted(device)?;
+        if let Some(at) = self.accept_at(folder) {
+            return self.set_future_share(at, device, Some(right));
+        }
         self.set_member(own, folder, device, Some(right))
     }
 
     /// Takes a device out of a folder, trusted or not. Returns whether that changed anything.
     pub fn unshare(&mut self, own: &DeviceId, folder: &str, device: &DeviceId) -> Result<bool, EditError> {
+        if let Some(at) = self.accept_at(folder) {
+            return self.set_future_share(at, device, None);
+        }
         self.set_member(own, folder, device, None)
     }
 
@@ -270,7 +288,7 @@ impl Edit {
 
     /// Syncs a folder no longer, or gives up waiting for its offer. The files stay. Returns where it lies.
     pub fn remove_folder(&mut self, name: &str) -> Result<PathBuf, EditError> {
-        if let Some(at) = self.config.accepts.iter().position(|accept| accept.name == name) {
+        if let Some(at) = self.accept_at(name) {
             let path = self.config.accepts[at].path.clone();
             self.apply(|doc| {
                 rows(doc, "accepts").remove(at);
@@ -343,6 +361,26 @@ impl Edit {
         Ok(true)
     }
 
+    fn set_future_share(&mut self, at: usize, device: &DeviceId, right: Option<Right>) -> Result<bool, EditError> {
+        let Accept { name, from, shares: before, .. } = self.config.accepts[at].clone();
+        if *device == from {
+            // What it may do is its own word until the folder is here.
+            return Err(EditError::NotOffered { name });
+        }
+        let mut shares = before.clone();
+        shares.retain(|(known, _)| known != device);
+        shares.extend(right.map(|right| (*device, right)));
+        if shares.iter().all(|share| before.contains(share)) && shares.len() == before.len() {
+            return Ok(false);
+        }
+        self.apply(|doc| write_shares(row(doc, "accepts", at), shares.iter()))?;
+        Ok(true)
+    }
+
+    fn accept_at(&self, name: &str) -> Option<usize> {
+        self.config.accepts.iter().position(|accept| accept.name == name)
+    }
+
     fn push_folder(&mut self, name: &str, id: &FolderId, path: &Path, members: &Members) -> Result<(), EditError> {
         let path = utf8(path)?.to_owned();
         self.apply(|doc| {
@@ -373,7 +411,7 @@ impl Edit {
             return Ok(at);
         }
         let name = name.to_owned();
-        match self.config.accepts.iter().any(|accept| accept.name == name) {
+        match self.accept_at(&name).is_some() {
             true => Err(EditError::NotOffered { name }),
             false => Err(EditError::UnknownFolder { name }),
         }
@@ -497,6 +535,22 @@ fn row<'a>(doc: &'a mut DocumentMut, key: &str, at: usize) -> &'a mut Table {
 fn push(doc: &mut DocumentMut, key: &str, mut row: Table) {
     row.decor_mut().set_prefix("\n");
     rows(doc, key).push(row);
+}
+
+/// Writes with whom a folder is to be shared once it is here.
+fn write_shares<'a>(accept: &mut Table, shares: impl Iterator<Item = &'a (DeviceId, Right)>) {
+    let lines = shares.map(|(device, right)| {
+        let mut line = InlineTable::new();
+        line.insert("device", device.to_string().into());
+        line.insert("right", right.as_str().into());
+        line
+    });
+    let lines: Array = lines.collect();
+    if lines.is_empty() {
+        accept.remove("share");
+    } else {
+        accept["share"] = toml_edit::value(lines);
+    }
 }
 
 /// Writes a folder's member list; lines that did not change keep their comments.
@@ -730,11 +784,15 @@ members = [
         let mut folder = home.folder("data", 9);
         folder.shares.push((id(2), Right::Owner));
         edit.add_folder(&id(OWN), &folder).unwrap();
-        let accept = Accept { name: "photos".to_owned(), path: home.place("photos"), from: id(2) };
+        let accept = Accept { name: "photos".to_owned(), path: home.place("photos"), from: id(2), shares: vec![] };
         edit.accept(&accept).unwrap();
+        edit.add_device(&id(OWN), &device("nas", 3)).unwrap();
+        let other = Accept { name: "music".to_owned(), path: home.place("music"), from: id(3), ..accept };
+        edit.accept(&other).unwrap();
+        edit.share(&id(OWN), "music", &id(2), Right::Owner).unwrap();
         edit.remove_device(&id(OWN), "laptop").unwrap();
         let config = edit.save().unwrap();
-        assert_eq!((config.devices.len(), config.accepts.len()), (0, 0));
+        assert_eq!((config.devices.len(), &config.accepts), (1, &vec![other]));
         let gone = Member { device: id(2), right: None, stamp: 2 };
         assert!(config.folders[0].members.lines().contains(&gone));
         assert_eq!(Config::load(&home.paths).unwrap(), config);
@@ -762,11 +820,41 @@ members = [
     }
 
     #[test]
+    fn what_is_not_offered_yet_can_be_shared_onward_in_advance() {
+        let home = Home::new();
+        let mut edit = home.edit();
+        for (name, n) in [("laptop", 2), ("nas", 3), ("desk", 4)] {
+            edit.add_device(&id(OWN), &device(name, n)).unwrap();
+        }
+        let accept = Accept { name: "data".to_owned(), path: home.place("data"), from: id(2), shares: vec![] };
+        edit.accept(&accept).unwrap();
+        assert!(edit.share(&id(OWN), "data", &id(3), Right::Owner).unwrap());
+        assert!(edit.share(&id(OWN), "data", &id(3), Right::Reader).unwrap());
+        assert!(!edit.share(&id(OWN), "data", &id(3), Right::Reader).unwrap());
+        assert!(edit.share(&id(OWN), "data", &id(4), Right::Owner).unwrap());
+        assert!(edit.unshare(&id(OWN), "data", &id(4)).unwrap());
+        assert!(matches!(edit.share(&id(OWN), "data", &id(5), Right::Owner), Err(EditError::UnknownDevice { .. })));
+        assert_eq!(edit.config().accepts[0].shares, [(id(3), Right::Reader)]);
+        let complete = |edit: &mut Edit, own: Right| {
+            let mut members = Members::default();
+            members.set(id(2), Some(Right::Owner));
+            members.set(id(OWN), Some(own));
+            let folder = FolderId::parse(&"9".repeat(32)).unwrap();
+            assert!(edit.complete_accept(&id(OWN), "data", &id(2), &folder, &members).unwrap());
+            edit.config().folders[0].members.right_of(&id(3))
+        };
+        edit.save().unwrap();
+        // Only an owner may.
+        assert_eq!(complete(&mut home.edit(), Right::Writer), None);
+        assert_eq!(complete(&mut home.edit(), Right::Owner), Some(Right::Reader));
+    }
+
+    #[test]
     fn what_was_accepted_becomes_a_folder_when_it_is_offered() {
         let home = Home::new();
         let mut edit = home.edit();
         edit.add_device(&id(OWN), &device("laptop", 2)).unwrap();
-        let accept = Accept { name: "data".to_owned(), path: home.place("data"), from: id(2) };
+        let accept = Accept { name: "data".to_owned(), path: home.place("data"), from: id(2), shares: vec![] };
         assert!(edit.accept(&accept).unwrap());
         assert!(!edit.accept(&accept).unwrap());
         assert!(matches!(edit.pause("data"), Err(EditError::NotOffered { .. })));
@@ -775,9 +863,9 @@ members = [
         members.set(id(2), Some(Right::Owner));
         members.set(id(OWN), Some(Right::Owner));
         let folder = FolderId([9; 16]);
-        assert!(!edit.complete_accept("data", &id(3), &folder, &members).unwrap());
-        assert!(edit.complete_accept("data", &id(2), &folder, &members).unwrap());
-        assert!(!edit.complete_accept("data", &id(2), &folder, &members).unwrap());
+        assert!(!edit.complete_accept(&id(OWN), "data", &id(3), &folder, &members).unwrap());
+        assert!(edit.complete_accept(&id(OWN), "data", &id(2), &folder, &members).unwrap());
+        assert!(!edit.complete_accept(&id(OWN), "data", &id(2), &folder, &members).unwrap());
         assert!(!edit.accept(&accept).unwrap());
         let config = edit.save().unwrap();
         assert!(config.accepts.is_empty());

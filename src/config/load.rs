@@ -259,7 +259,10 @@ impl Reader<'_> {
     }
 
     fn accept(&self, raw: &RawAccept) -> Result<Accept, Fault> {
-        Ok(Accept { name: self.label(&raw.name)?, path: self.place(&raw.path)?, from: self.device_id(&raw.from)? })
+        let shares = self.each(&raw.share, |member| self.member(member))?;
+        let shares = shares.into_iter().filter_map(|member| Some((member.device, member.right?))).collect();
+        let (name, path, from) = (self.label(&raw.name)?, self.place(&raw.path)?, self.device_id(&raw.from)?);
+        Ok(Accept { name, path, from, shares })
     }
 
     fn place(&self, raw: &Spanned<String>) -> Result<PathBuf, Fault> {

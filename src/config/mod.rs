@@ -25,6 +25,7 @@ use crate::model::brake::Thresholds;
 use crate::model::id::DeviceId;
 use crate::model::id::FolderId;
 use crate::model::rights::Members;
+use crate::model::rights::Right;
 
 /// A configuration that was read and holds all its rules.
 ///
@@ -157,6 +158,8 @@ pub struct Accept {
     pub path: PathBuf,
     /// Who is to offer it.
     pub from: DeviceId,
+    /// With whom it is to be shared onward as soon as it is here.
+    pub shares: Vec<(DeviceId, Right)>,
 }
 
 impl Config {

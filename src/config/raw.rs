@@ -132,4 +132,7 @@ pub struct RawAccept {
     pub path: Spanned<String>,
     /// Who is to offer it.
     pub from: Spanned<String>,
+    /// With whom it is to be shared onward.
+    #[serde(default)]
+    pub share: Vec<RawMember>,
 }

@@ -608,14 +608,20 @@ impl Hub {
 
     /// A folder that a person has accepted before: now its offer is here.
     fn complete_accept(self: &Arc<Self>, device: &DeviceId, hello: &FolderHello) {
-        let waits = {
+        let waiting = {
             let state = self.lock();
-            state.config.accepts.iter().any(|accept| accept.from == *device && accept.name == hello.name)
+            state.config.accepts.iter().find(|accept| accept.from == *device && accept.name == hello.name).cloned()
         };
-        let may = hello.members.right_of(&self.identity.device_id()).is_some();
-        if waits && may {
-            self.edit(|edit| edit.complete_accept(&hello.name, device, &hello.folder, &hello.members).map(|_| ()));
+        let own = self.identity.device_id();
+        let (Some(accept), Some(right)) = (waiting, hello.members.right_of(&own)) else { return };
+        if right != Right::Owner && !accept.shares.is_empty() {
+            tracing::warn!(
+                folder = hello.name,
+                "not shared onward, for only an owner may: this device is {}",
+                right.as_str()
+            );
         }
+        self.edit(|edit| edit.complete_accept(&own, &hello.name, device, &hello.folder, &hello.members).map(|_| ()));
     }
 
     /// Changes the configuration file, and puts it in force.

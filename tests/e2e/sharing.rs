@@ -56,6 +56,25 @@ fn a_chain_of_three_converges_and_the_ends_need_not_know_each_other() {
 }
 
 #[test]
+fn a_chain_can_be_laid_out_before_any_of_its_daemons_runs() {
+    let lab = Lab::new();
+    let (a, b) = lab.pair();
+    let c = lab.device("c");
+    b.trusts(&c);
+    c.trusts(&b);
+    let said = b.ok(&["folder", "share", DATA, "c"]);
+    assert!(said.contains("once it is offered"), "{said}");
+    c.ok(&["folder", "accept", DATA, c.root_text(), "--from", "b"]);
+    a.write("from-a", "a");
+    c.write("from-c", "c");
+    for device in [&c, &b, &a] {
+        device.serve();
+    }
+    wait_until("the ends have both", || a.tree().len() == 2 && c.tree().len() == 2);
+    wait_settled(&[&a, &b, &c]);
+}
+
+#[test]
 fn a_folder_is_accepted_before_or_after_it_is_offered() {
     let lab = Lab::new();
     let (a, b) = (lab.device("a"), lab.device("b"));
