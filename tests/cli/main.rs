@@ -13,6 +13,7 @@ macro_rules! sees {
 mod daemon;
 mod import;
 mod manual;
+mod packaging;
 mod service;
 
 use std::fs;
