@@ -10,6 +10,7 @@ pub mod demo;
 pub mod device;
 pub mod doctor;
 pub mod error;
+pub mod events;
 pub mod exit;
 pub mod folder;
 pub mod history;
@@ -91,6 +92,8 @@ enum Command {
     Inbox(inbox::Args),
     /// Show the daemon's log
     Log(log::Args),
+    /// Print what happens, a JSON object a line
+    Events(events::Args),
     /// Have the system start the daemon by itself
     #[command(subcommand)]
     Service(service::Command),
@@ -154,6 +157,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Verify(args) => verify::run(&context, &args),
         Command::Inbox(args) => inbox::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),
+        Command::Events(args) => events::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Import(command) => import::run(&context, command),
         Command::Completions(_) | Command::Man(_) | Command::Demo(_) | Command::Service(_) => Ok(Exit::Done),

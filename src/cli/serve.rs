@@ -1,6 +1,7 @@
 //! `kinfold serve`: the daemon in the foreground.
 
 use std::ffi::OsString;
+use std::fs::File;
 
 use crate::cli::context::Context;
 use crate::cli::error::Failure;
@@ -39,14 +40,15 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         };
     }
     let require = args.require_sandbox.then_some("--require-sandbox");
-    keep(context, args.log.as_given("info").into_iter().chain(require.map(OsString::from)))
+    keep(context, args.log.as_given("info").into_iter().chain(require.map(OsString::from)), None)
 }
 
-/// Has a daemon of this device run, as a process of its own, until it ends.
-pub fn keep(context: &Context, args: impl IntoIterator<Item = OsString>) -> Result<Exit, Failure> {
+/// Has a daemon of this device run, as a process of its own, until it ends. It logs to `log`, or where this process
+/// says what goes wrong.
+pub fn keep(context: &Context, args: impl IntoIterator<Item = OsString>, log: Option<&File>) -> Result<Exit, Failure> {
     let home = context.home.iter().flat_map(|home| ["--home".into(), home.clone().into_os_string()]);
     let args: Vec<OsString> = home.chain(["serve".into()]).chain(args).chain(["--kept-by".into()]).collect();
-    match daemon::keep(&context.paths, &args)? {
+    match daemon::keep(&context.paths, &args, log)? {
         0 => Ok(Exit::Done),
         // It has said why.
         code => Err(Failure::said_already(if code == Exit::Usage as u8 { Exit::Usage } else { Exit::Failed })),

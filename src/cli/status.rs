@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::cli::context::Context;
 use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
+use crate::cli::live;
 use crate::cli::output;
 use crate::cli::output::bytes;
 use crate::cli::output::counted;
@@ -24,7 +25,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Go on, and print it anew whenever it changes
+    /// Go on: on a terminal show all of it live, else print it anew whenever it changes
     #[arg(long)]
     watch: bool,
 }
@@ -34,6 +35,9 @@ const WATCH_PAUSE: Duration = Duration::from_millis(500);
 /// Runs the command.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let client = context.client()?;
+    if args.watch && !args.json && live::has_terminal() {
+        return live::watch(&client).map(|()| Exit::Done);
+    }
     let mut shown = None;
     loop {
         let status = client.status()?;
@@ -218,6 +222,7 @@ mod tests {
             bytes: 3 << 20,
             need_files: 0,
             need_bytes: 0,
+            moving: vec![],
             sent_bytes: 0,
             received_bytes: 0,
             held: 0,

@@ -1,5 +1,9 @@
 //! `kinfold up`: from nothing to a synced folder, and every day after that.
 
+use std::fs::File;
+use std::io;
+use std::io::Seek;
+use std::io::SeekFrom;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -8,6 +12,7 @@ use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::folder;
 use crate::cli::init;
+use crate::cli::live;
 use crate::cli::live::LiveView;
 use crate::cli::logging::LogArgs;
 use crate::cli::output;
@@ -27,6 +32,9 @@ pub struct Args {
     #[command(flatten)]
     log: LogArgs,
 }
+
+/// Bytes of the log that are told once the view is over; `kinfold log` has more while the daemon runs.
+const LOG_TOLD_MAX: u64 = 16 << 10;
 
 /// Runs the command.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
@@ -51,10 +59,27 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     if config.devices.is_empty() {
         output::say("to add a device, run there and here: kinfold device add ID --name NAME")?;
     }
-    let view = LiveView::start(context.paths.socket.clone());
-    let served = serve::keep(context, args.log.as_given("warn"));
+    // Where the view has the whole terminal, what is logged has to wait until it gives it back.
+    let log = match live::has_terminal() {
+        true => Some(tempfile::tempfile().map_err(|error| Failure::from_error(&error).while_doing("cannot log"))?),
+        false => None,
+    };
+    let view = LiveView::start(context.paths.socket.clone(), log.is_some());
+    let served = serve::keep(context, args.log.as_given("warn"), log.as_ref());
     view.finish();
+    if let Some(log) = log {
+        // Nobody is left to tell that nothing can be told.
+        tell(log).ok();
+    }
     served
+}
+
+/// Says the last of what was logged.
+fn tell(mut log: File) -> io::Result<()> {
+    let len = log.seek(SeekFrom::End(0))?;
+    log.seek(SeekFrom::Start(len.saturating_sub(LOG_TOLD_MAX)))?;
+    io::copy(&mut log, &mut io::stderr().lock())?;
+    Ok(())
 }
 
 /// Returns the directory that was asked for, or on a device without folders the default one.

@@ -21,6 +21,7 @@ use crate::control::types::ApiError;
 use crate::control::types::AskHistory;
 use crate::control::types::AskLog;
 use crate::control::types::Conflict;
+use crate::control::types::Event;
 use crate::control::types::HistoryEntry;
 use crate::control::types::InboxItem;
 use crate::control::types::KeepConflict;
@@ -112,10 +113,19 @@ impl Client {
 
     /// Asks for lines of the log.
     pub fn log(&self, ask: AskLog) -> Result<Vec<LogLine>, ControlError> {
+        self.follow("/v1/log", ask)
+    }
+
+    fn follow<T: DeserializeOwned>(&self, target: &str, ask: AskLog) -> Result<T, ControlError> {
         let numbers = [("after", ask.after), ("limit", ask.limit.map(|n| n as u64)), ("wait_ms", ask.wait_ms)];
         let query: Vec<_> = numbers.iter().filter_map(|(key, n)| n.map(|n| format!("{key}={n}"))).collect();
         let patience = QUICK + Duration::from_millis(ask.wait_ms.unwrap_or(0));
-        self.call(Method::GET, &format!("/v1/log?{}", query.join("&")), Bytes::new(), patience)
+        self.call(Method::GET, &format!("{target}?{}", query.join("&")), Bytes::new(), patience)
+    }
+
+    /// Asks for what happened, as it is asked for lines of the log.
+    pub fn events(&self, ask: AskLog) -> Result<Vec<Event>, ControlError> {
+        self.follow("/v1/events", ask)
     }
 
     /// Has a folder scanned; returns when that is done.

@@ -136,6 +136,9 @@ pub struct FolderStatus {
     pub need_files: u64,
     /// Bytes still to be fetched.
     pub need_bytes: u64,
+    /// Files on their way, at most 16.
+    #[serde(default)]
+    pub moving: Vec<Moving>,
     /// Bytes sent for this folder since the daemon began.
     pub sent_bytes: u64,
     /// Bytes received for this folder since the daemon began.
@@ -149,6 +152,17 @@ pub struct FolderStatus {
     pub history_bytes: u64,
     /// Who belongs to it, this device left out.
     pub members: Vec<MemberStatus>,
+}
+
+/// A file on its way here.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Moving {
+    /// Which; absolute.
+    pub path: RawPath,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Those of them that are not here yet.
+    pub missing_bytes: u64,
 }
 
 /// What a folder is doing.
@@ -462,6 +476,58 @@ pub struct LogLine {
     /// At which path, escaped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Event {
+    /// Counts the events of one run of the daemon; the first is 1.
+    pub seq: u64,
+    /// When.
+    pub time: Time,
+    /// What happened.
+    pub kind: EventKind,
+    /// In which folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
+    /// At which path; absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<RawPath>,
+    /// Who made the change, or which device came or went; what it is called here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Bytes of the file that was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// More of it, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventKind {
+    /// A file was made or changed.
+    Written,
+    /// A file, link or directory was deleted.
+    Deleted,
+    /// A directory was made or its mode changed.
+    Directory,
+    /// A symbolic link was made or changed.
+    Link,
+    /// A path had been changed on both sides; the loser lies at `path`.
+    Conflict,
+    /// A device would delete or rewrite much.
+    Held,
+    /// A damaged file is whole again.
+    Healed,
+    /// Something could not be done.
+    Problem,
+    /// A device connected.
+    Connected,
+    /// A device is gone.
+    Disconnected,
 }
 
 /// Why a request failed.

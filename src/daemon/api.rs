@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 use crate::config::load::real_path;
 use crate::control::log::LogRing;
 use crate::control::types::{
-    ApiError, ApiErrorKind, Conflict, Damaged, DeviceRef, FolderState, FolderStatus, Held, HeldFile, HistoryEntry,
-    InboxItem, KeepConflict, LogLine, MemberStatus, Offer, PeerStatus, PolicyStatus, RawPath, ReleaseFolder, Released,
-    Restore, Restored, Status, SyncState, Time, Verified, Verify, WatchStatus,
+    ApiError, ApiErrorKind, Conflict, Damaged, DeviceRef, Event, EventKind, FolderState, FolderStatus, Held, HeldFile,
+    HistoryEntry, InboxItem, KeepConflict, LogLine, MemberStatus, Moving, Offer, PeerStatus, PolicyStatus, RawPath,
+    ReleaseFolder, Released, Restore, Restored, Status, SyncState, Time, Verified, Verify, WatchStatus,
 };
 use crate::daemon::control::Api;
+use crate::daemon::events::{Happened, What};
 use crate::daemon::folder::{Command, Report};
 use crate::daemon::history;
 use crate::daemon::hub::{Hub, Slot, State, chain};
 use crate::engine::brake::HeldCounts;
 use crate::engine::folder;
-use crate::engine::folder::HeldBy;
+use crate::engine::folder::{HeldBy, Note};
 use crate::engine::index::Kept;
 use crate::model::id::{DeviceId, DeviceTag, FolderId};
 use crate::model::path::RelPath;
@@ -192,6 +193,15 @@ impl Daemon {
             bytes: totals.bytes,
             need_files: report.as_ref().map_or(0, |r| r.status.needed),
             need_bytes: report.as_ref().map_or(0, |r| r.status.needed_bytes),
+            moving: report.as_ref().map_or_else(Vec::new, |r| {
+                let moving = r.status.moving.iter();
+                let shown = |moving: &folder::Moving| Moving {
+                    path: asked.absolute(&moving.path),
+                    bytes: moving.size,
+                    missing_bytes: moving.missing,
+                };
+                moving.map(shown).collect()
+            }),
             sent_bytes,
             received_bytes,
             held: report.as_ref().map_or(0, |r| r.status.held.iter().map(|(_, counts)| counts.files()).sum()),
@@ -280,6 +290,62 @@ impl Daemon {
         }));
         lines.push(format!("unix listen {}", RawPath::from(self.hub.paths.socket.as_path())));
         lines
+    }
+
+    fn event(&self, happened: Happened) -> Event {
+        let mut event = Event {
+            seq: happened.seq,
+            time: Time::from_unix_ns(happened.wall_ns),
+            kind: EventKind::Problem,
+            folder: None,
+            path: None,
+            device: None,
+            size: None,
+            detail: None,
+        };
+        let (id, own, note) = match happened.what {
+            What::Connected(device) => {
+                return Event { kind: EventKind::Connected, device: Some(self.device_ref(device).name), ..event };
+            }
+            What::Disconnected(device) => {
+                return Event { kind: EventKind::Disconnected, device: Some(self.device_ref(device).name), ..event };
+            }
+            What::InFolder(id, own, note) => (id, own, note),
+        };
+        let found = self.hub.lock().config.folder(&id).map(|folder| (folder.name.clone(), folder.path.clone()));
+        // One that was removed since has no name any more, and its paths lie nowhere.
+        let (name, root) = found.unwrap_or_else(|| (id.to_string(), PathBuf::new()));
+        let at = |path: &RelPath| Some(RawPath(root.join(path.as_path())));
+        event.folder = Some(name);
+        match note {
+            Note::Changed(path, body) => {
+                event.kind = kind_of_change(&body);
+                (event.path, event.device) = (at(&path), Some(self.device_name(own)));
+                event.size = body.file().map(|file| file.size);
+            }
+            Note::Took(path, body, by) => {
+                event.kind = kind_of_change(&body);
+                (event.path, event.device) = (at(&path), Some(self.device_name(by)));
+                event.size = body.file().map(|file| file.size);
+            }
+            Note::Healed(path) => (event.kind, event.path) = (EventKind::Healed, at(&path)),
+            Note::Conflict { path, copy } => {
+                (event.kind, event.path) = (EventKind::Conflict, at(&copy));
+                event.detail = at(&path).map(|of| format!("a version of {of}"));
+            }
+            Note::Held { peer, counts } => {
+                (event.kind, event.device) = (EventKind::Held, Some(self.device_ref(peer).name));
+                event.detail = Some(format!("{} deletions, {} rewritten files", counts.deleted, counts.rewritten));
+            }
+            Note::NewIncarnation => {
+                event.detail = Some("this device has told of changes that its index does not remember".to_owned());
+            }
+            Note::Problem(problem) => {
+                event.path = problem.path.as_ref().and_then(at);
+                event.detail = Some(problem.kind.what().to_owned());
+            }
+        }
+        event
     }
 
     fn device_ref(&self, id: DeviceId) -> DeviceRef {
@@ -446,6 +512,10 @@ impl Api for Daemon {
         Ok(self.log.lines(after, limit))
     }
 
+    fn events(&self, after: Option<u64>, limit: usize) -> Result<Vec<Event>, ApiError> {
+        Ok(self.hub.events.after(after, limit).into_iter().map(|happened| self.event(happened)).collect())
+    }
+
     fn scan(&self, folder: &str) -> Result<(), ApiError> {
         self.wait_started();
         let begun = Instant::now();
@@ -569,6 +639,15 @@ impl Api for Daemon {
     fn shutdown(&self) -> Result<(), ApiError> {
         self.hub.end(None);
         Ok(())
+    }
+}
+
+fn kind_of_change(body: &Body) -> EventKind {
+    match body {
+        Body::Tombstone => EventKind::Deleted,
+        Body::Dir { .. } => EventKind::Directory,
+        Body::Symlink { .. } => EventKind::Link,
+        Body::File(_) => EventKind::Written,
     }
 }
 

@@ -39,6 +39,7 @@ use crate::control::types::ApiErrorKind;
 use crate::control::types::AskHistory;
 use crate::control::types::AskLog;
 use crate::control::types::Conflict;
+use crate::control::types::Event;
 use crate::control::types::HistoryEntry;
 use crate::control::types::InboxItem;
 use crate::control::types::KeepConflict;
@@ -53,6 +54,7 @@ use crate::control::types::ScanFolder;
 use crate::control::types::Status;
 use crate::control::types::SyncState;
 use crate::control::types::{Verified, Verify};
+use crate::model::limits::EVENTS_MAX;
 use crate::model::limits::LOG_LINES_MAX;
 
 /// Longest time that a client may have the log wait for a line.
@@ -76,6 +78,8 @@ pub trait Api: Send + Sync + 'static {
     fn conflicts(&self, folder: Option<&str>) -> Result<Vec<Conflict>, ApiError>;
     /// Returns at most `limit` lines of the log: the first after line `after`, or the newest.
     fn log(&self, after: Option<u64>, limit: usize) -> Result<Vec<LogLine>, ApiError>;
+    /// Returns at most `limit` of what happened: the first after `after`, or the newest.
+    fn events(&self, after: Option<u64>, limit: usize) -> Result<Vec<Event>, ApiError>;
     /// Scans a folder; returns when that is done.
     fn scan(&self, folder: &str) -> Result<(), ApiError>;
     /// Lets go what is held in a folder, or rejects it.
@@ -172,6 +176,7 @@ fn router(api: Arc<dyn Api>, stop: watch::Receiver<bool>, listening: watch::Rece
         .route("/v1/folders/sync", get(sync_state))
         .route("/v1/conflicts", get(conflicts))
         .route("/v1/log", get(log))
+        .route("/v1/events", get(events))
         .route("/v1/folders/scan", post(scan))
         .route("/v1/folders/release", post(release))
         .route("/v1/folders/verify", post(verify).get(verified))
@@ -260,13 +265,30 @@ async fn restore(State(server): State<Server>, Body(ask): Body<Restore>) -> Resu
 
 /// Answers with lines of the log. Where there is none yet it waits here and not in the API, so that
 /// clients that follow the log hold no threads.
-async fn log(State(mut server): State<Server>, query: AskedQuery<AskLog>) -> Result<Json<Vec<LogLine>>, Refusal> {
-    let Query(AskLog { after, limit, wait_ms }) = query?;
-    let limit = limit.unwrap_or(LOG_LINES_MAX).min(LOG_LINES_MAX);
+async fn log(State(server): State<Server>, query: AskedQuery<AskLog>) -> Result<Json<Vec<LogLine>>, Refusal> {
+    let Query(ask) = query?;
+    follow(server, ask, LOG_LINES_MAX, |api, after, limit| api.log(after, limit)).await
+}
+
+async fn events(State(server): State<Server>, query: AskedQuery<AskLog>) -> Result<Json<Vec<Event>>, Refusal> {
+    let Query(ask) = query?;
+    follow(server, ask, EVENTS_MAX, |api, after, limit| api.events(after, limit)).await
+}
+
+/// Asks the API for at most so many of what came after a number.
+type Look<T> = fn(&dyn Api, Option<u64>, usize) -> Result<Vec<T>, ApiError>;
+
+async fn follow<T: Send + 'static>(
+    mut server: Server,
+    AskLog { after, limit, wait_ms }: AskLog,
+    limit_max: usize,
+    look: Look<T>,
+) -> Result<Json<Vec<T>>, Refusal> {
+    let limit = limit.unwrap_or(limit_max).min(limit_max);
     let wait = Duration::from_millis(wait_ms.unwrap_or(0)).min(LOG_WAIT_MAX);
     let deadline = Instant::now() + wait;
     loop {
-        let lines = server.ask(move |api| api.log(after, limit)).await?;
+        let lines = server.ask(move |api| look(api, after, limit)).await?;
         if !lines.is_empty() || Instant::now() >= deadline || *server.stop.borrow() {
             return Ok(lines);
         }
@@ -367,6 +389,10 @@ mod tests {
         fn log(&self, after: Option<u64>, limit: usize) -> Result<Vec<LogLine>, ApiError> {
             self.note("log");
             Ok(LogRing::default().lines(after, limit))
+        }
+        fn events(&self, _: Option<u64>, _: usize) -> Result<Vec<Event>, ApiError> {
+            self.note("events");
+            Ok(vec![])
         }
         fn scan(&self, folder: &str) -> Result<(), ApiError> {
             self.note(format!("scan {folder}"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 
+use crate::daemon::events::Events;
 use crate::daemon::history;
 use crate::daemon::peer::PeerSender;
 use crate::daemon::place::Place;
@@ -151,7 +152,7 @@ impl FolderHandle {
     ///
     /// # Errors
     /// The index cannot be opened, or the system gives no thread.
-    pub fn start(settings: Settings, pool: Arc<Pool>) -> Result<Self, StoreError> {
+    pub fn start(settings: Settings, pool: Arc<Pool>, events: Arc<Events>) -> Result<Self, StoreError> {
         let (commands, inbox) = unbounded();
         // Bounded, so that a peer that sends faster than this disk writes is slowed down by TCP.
         let (from_peers, peers) = bounded(256);
@@ -160,7 +161,7 @@ impl FolderHandle {
         let place = Place::new(settings.path.clone(), settings.id, is_new, settings.gitignores, commands.clone());
         let place = Arc::new(place);
         let traffic = Arc::new(Traffic::default());
-        let mut run = Run::new(settings.clone(), pool, place.clone(), traffic.clone(), commands.clone());
+        let mut run = Run::new(settings.clone(), pool, place.clone(), traffic.clone(), events, commands.clone());
         let name = format!("folder-{}", &settings.id.to_string()[..4]);
         let spawned = thread::Builder::new().name(name).spawn(move || run.run(index, &inbox, &peers));
         let thread = spawned.map_err(|source| StoreError::Io { table: "thread", source: source.into() })?;

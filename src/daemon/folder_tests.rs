@@ -45,7 +45,7 @@ impl Lab {
             brake: Some(crate::model::brake::Thresholds::default()),
             scrub: None,
         };
-        self.folder = Some(FolderHandle::start(settings, self.pool.clone()).unwrap());
+        self.folder = Some(FolderHandle::start(settings, self.pool.clone(), Arc::default()).unwrap());
     }
 
     fn folder(&self) -> &FolderHandle {

@@ -17,6 +17,7 @@ use crate::config::paths::Paths;
 use crate::config::size::HistorySize;
 use crate::config::{self, Config, Network, NetworkMode};
 use crate::daemon::Ended;
+use crate::daemon::events::{Events, What};
 use crate::daemon::folder::{Command, FolderHandle, FromPeer, Settings};
 use crate::daemon::peer::{self, Outgoing, PeerSender};
 use crate::daemon::pool::Pool;
@@ -119,6 +120,8 @@ pub struct Hub {
     changes: watch::Sender<u64>,
     /// What this process took from itself.
     pub sandbox: Sandbox,
+    /// What happened of late.
+    pub events: Arc<Events>,
     /// Where it listens and by which interfaces, as the configuration said at the start.
     network: Network,
     /// Where it listens now.
@@ -160,6 +163,7 @@ impl Hub {
             sessions_begun: AtomicU64::new(0),
             changes: watch::Sender::new(0),
             sandbox,
+            events: Arc::default(),
             network,
             listening: Mutex::default(),
             stop: watch::Sender::new(false),
@@ -359,7 +363,7 @@ impl Hub {
         let Some(pool) = pool else {
             return Slot::Paused;
         };
-        match FolderHandle::start(self.settings_of(folder), pool) {
+        match FolderHandle::start(self.settings_of(folder), pool, self.events.clone()) {
             Ok(handle) => Slot::Running(Box::new(handle)),
             Err(error) => {
                 let text = chain(&error);
@@ -409,6 +413,7 @@ impl Hub {
             old.sender.send(Outgoing::Close(Goodbye::Replaced));
         }
         tracing::info!(device = %link.peer, address = %link.remote_addr, "connected");
+        self.events.push(What::Connected(link.peer));
         let spawned = self.spawn_session(link.clone(), number, sender, queue, reader, writer);
         if let Err(error) = spawned {
             tracing::error!(%error, "no thread for a session");
@@ -442,6 +447,7 @@ impl Hub {
                 Err(error) => tracing::info!(device = %link.peer, error = chain(error), "disconnected"),
             }
             sender.cut();
+            hub.events.push(What::Disconnected(link.peer));
             hub.end_session(&link.peer, number);
         })?;
         Ok(())

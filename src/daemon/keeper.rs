@@ -9,6 +9,7 @@
 //! Neither outlives the other: where the keeper dies, the kernel ends the daemon.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -34,11 +35,12 @@ const ASK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs daemons, one after the other, until one ends for good. Returns its exit code.
 ///
-/// `args` are the arguments of this program that make it the daemon itself; its process id goes after them.
+/// `args` are the arguments of this program that make it the daemon itself; its process id goes after them. What
+/// the daemon logs goes to `log`, or to where this process says what goes wrong.
 ///
 /// # Errors
 /// Another daemon runs, or the system does not allow to start one. Each says what to do.
-pub fn keep(paths: &Paths, args: &[OsString]) -> anyhow::Result<u8> {
+pub fn keep(paths: &Paths, args: &[OsString], log: Option<&File>) -> anyhow::Result<u8> {
     create_private_dir(&paths.state_dir).with_context(|| format!("cannot use {}", paths.state_dir.display()))?;
     let _lock = lock(paths, "daemon.lock", LOCK_PATIENCE)?;
     let socket = bind(&paths.socket).with_context(|| format!("cannot use {}", paths.socket.display()))?;
@@ -50,7 +52,7 @@ pub fn keep(paths: &Paths, args: &[OsString]) -> anyhow::Result<u8> {
         let mut signals = Signals::take()?;
         attend(&paths.socket);
         loop {
-            let child = spawn(args, &socket, &paths.state_dir).context("cannot start the daemon")?;
+            let child = spawn(args, &socket, &paths.state_dir, log).context("cannot start the daemon")?;
             match signals.wait(child).await? {
                 Some(AGAIN) => {}
                 code => return anyhow::Ok(code),
@@ -78,13 +80,15 @@ fn bind(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-fn spawn(args: &[OsString], socket: &OwnedFd, state_dir: &Path) -> io::Result<Child> {
+fn spawn(args: &[OsString], socket: &OwnedFd, state_dir: &Path, log: Option<&File>) -> io::Result<Child> {
+    let log = log.map(File::try_clone).transpose()?;
     // The very file that runs here, also after it was replaced by a newer one.
     Command::new("/proc/self/exe")
         .args(args)
         .arg(std::process::id().to_string())
         // The control socket takes the place of standard output, where a daemon says nothing.
         .stdout(Stdio::from(socket.try_clone()?))
+        .stderr(log.map_or_else(Stdio::inherit, Stdio::from))
         // Where SQLite would put what does not fit into memory: inside what the daemon may write to.
         .env("SQLITE_TMPDIR", state_dir)
         // The service manager hears the keeper alone.

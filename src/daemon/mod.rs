@@ -11,6 +11,7 @@ pub mod control;
 
 mod api;
 mod epoch;
+mod events;
 mod folder;
 #[cfg(test)]
 mod folder_tests;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 
 use crate::daemon::epoch;
+use crate::daemon::events::{Events, What};
 use crate::daemon::folder::{Command, FromPeer, IndexHello, Report, Settings, Traffic};
 use crate::daemon::history;
 use crate::daemon::peer::{Outgoing, PeerSender};
@@ -95,6 +96,7 @@ pub(super) struct Run {
     pool: Arc<Pool>,
     place: Arc<Place>,
     traffic: Arc<Traffic>,
+    events: Arc<Events>,
     commands: Sender<Command>,
     peers: BTreeMap<DeviceId, PeerSender>,
     began: Instant,
@@ -121,6 +123,7 @@ impl Run {
         pool: Arc<Pool>,
         place: Arc<Place>,
         traffic: Arc<Traffic>,
+        events: Arc<Events>,
         commands: Sender<Command>,
     ) -> Self {
         Self {
@@ -128,6 +131,7 @@ impl Run {
             pool,
             place,
             traffic,
+            events,
             commands,
             peers: BTreeMap::new(),
             began: Instant::now(),
@@ -680,6 +684,7 @@ impl Run {
     }
 
     fn log(&self, note: Note) {
+        self.events.push(What::InFolder(self.settings.id, DeviceTag::of(&self.settings.device), note.clone()));
         let folder = self.settings.name.as_str();
         match note {
             Note::Changed(path, body) => tracing::info!(folder, %path, "{} here", verb(&body)),

@@ -91,6 +91,10 @@ pub const IGNORE_FILE_LEN_MAX: u64 = 1 << 20;
 pub const CONFIG_LEN_MAX: u64 = 4 << 20;
 /// Lines of the log kept in memory for `kinfold log`.
 pub const LOG_LINES_MAX: usize = 4096;
+/// Files on their way that are named to people.
+pub const MOVING_SHOWN_MAX: usize = 16;
+/// Events kept in memory for `kinfold events`.
+pub const EVENTS_MAX: usize = 4096;
 /// Longest line of the log kept in memory, in bytes; the rest is cut off.
 pub const LOG_LINE_LEN_MAX: usize = 4096;
 /// Longest answer of the control API that a client reads, in bytes.

@@ -9,6 +9,7 @@ use kinfold::control::types::ApiError;
 use kinfold::control::types::ApiErrorKind;
 use kinfold::control::types::Conflict;
 use kinfold::control::types::DeviceRef;
+use kinfold::control::types::Event;
 use kinfold::control::types::HistoryEntry;
 use kinfold::control::types::InboxItem;
 use kinfold::control::types::KeepConflict;
@@ -40,6 +41,7 @@ struct Fake {
     offers: Vec<Offer>,
     history: Vec<HistoryEntry>,
     log: Vec<LogLine>,
+    events: Vec<Event>,
     verified: Vec<Verified>,
     /// How many questions are answered with "not yet".
     not_yet: Mutex<u32>,
@@ -77,6 +79,10 @@ impl Api for Fake {
     }
     fn log(&self, _: Option<u64>, _: usize) -> Result<Vec<LogLine>, ApiError> {
         Ok(self.log.clone())
+    }
+    fn events(&self, after: Option<u64>, _: usize) -> Result<Vec<Event>, ApiError> {
+        let after = after.unwrap_or(0);
+        Ok(self.events.iter().filter(|event| event.seq > after).cloned().collect())
     }
     fn scan(&self, folder: &str) -> Result<(), ApiError> {
         self.note(format!("scan {folder}"));

@@ -14,6 +14,7 @@ mod endurance;
 mod hostile;
 mod independent;
 mod lab;
+mod live;
 mod network;
 mod past;
 mod people;

@@ -75,7 +75,10 @@ pub const NOTES: &[Note] = &[
     },
     Note {
         page: "kinfold-up",
-        about: &["It runs in the foreground until it is interrupted. A daemon that runs already is not replaced."],
+        about: &[
+            "It runs in the foreground until it is interrupted, or `q` is pressed in the view that it shows on a \
+             terminal. A daemon that runs already is not replaced.",
+        ],
         exits: &[],
         examples: &[("Sync a directory, and keep running:", "kinfold up ~/Photos")],
     },
@@ -99,7 +102,7 @@ pub const NOTES: &[Note] = &[
         page: "kinfold-status",
         about: &[],
         exits: &[NO_DAEMON],
-        examples: &[("Watch what moves:", "kinfold status --watch")],
+        examples: &[("Watch what moves, and leave with q:", "kinfold status --watch")],
     },
     Note {
         page: "kinfold-wait",
@@ -203,6 +206,20 @@ pub const NOTES: &[Note] = &[
         about: &[],
         exits: &[NO_DAEMON],
         examples: &[("Follow what happens:", "kinfold log --follow")],
+    },
+    Note {
+        page: "kinfold-events",
+        about: &[
+            "Each object has a number `seq`, a `time` and a `kind`: written, deleted, directory, link, conflict, held, \
+             healed, problem, connected or disconnected. Where they are known, `folder`, `path`, `device`, `size` and \
+             `detail` say more. `device` is who made a change, wherever it came from.",
+            "The daemon keeps the last 4096 of them. Numbers begin anew when it does.",
+        ],
+        exits: &[NO_DAEMON],
+        examples: &[(
+            "Say aloud what others have written:",
+            "kinfold events | jq -r --unbuffered 'select(.kind == \"written\") | .path' | espeak",
+        )],
     },
     Note {
         page: "kinfold-service",

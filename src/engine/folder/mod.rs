@@ -215,6 +215,8 @@ pub struct FolderStatus {
     pub needed: u64,
     /// Bytes that have yet to be fetched for the files under way.
     pub needed_bytes: u64,
+    /// Files that are on their way, those that lack least first; at most [`limits::MOVING_SHOWN_MAX`].
+    pub moving: Vec<Moving>,
     /// Peers that are connected, and whether each is known to hold just the same.
     pub peers: Vec<(DeviceId, bool)>,
     /// What is held of whom until a person looks.
@@ -223,6 +225,17 @@ pub struct FolderStatus {
     pub problems: usize,
     /// Whether a scan, reading or commit is under way, or something waits for one.
     pub is_busy: bool,
+}
+
+/// A file on its way here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Moving {
+    /// Which.
+    pub path: RelPath,
+    /// Its bytes.
+    pub size: u64,
+    /// Those that are not here yet.
+    pub missing: u64,
 }
 
 /// What a folder is doing.
@@ -450,11 +463,24 @@ impl<I: Index> Folder<I> {
             totals: self.index.totals()?,
             needed,
             needed_bytes: self.tasks.values().map(Task::missing_bytes).sum(),
+            moving: self.moving(),
             peers: self.peers.keys().map(|peer| (*peer, self.is_in_sync_with(peer))).collect(),
             held: self.brake.held().iter().map(|(peer, counts)| (*peer, *counts)).collect(),
             problems: self.problem_count,
             is_busy,
         })
+    }
+
+    /// Returns the files whose content is arriving.
+    fn moving(&self) -> Vec<Moving> {
+        let arriving = self.tasks.iter().filter(|(_, task)| task.is_arriving());
+        let mut moving: Vec<_> = arriving
+            .filter_map(|(path, task)| Some((path, task.size()?, task.missing_bytes())))
+            .take(limits::MOVING_SHOWN_MAX * 64)
+            .collect();
+        moving.sort_by_key(|(_, _, missing)| *missing);
+        moving.truncate(limits::MOVING_SHOWN_MAX);
+        moving.into_iter().map(|(path, size, missing)| Moving { path: path.clone(), size, missing }).collect()
     }
 
     /// Returns the problems, by path.

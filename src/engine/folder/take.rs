@@ -164,6 +164,11 @@ impl Task {
         todo.iter().chain(asked).map(len).sum()
     }
 
+    /// Whether chunks of it were asked for and are on their way.
+    pub(super) fn is_arriving(&self) -> bool {
+        matches!(&self.step, Step::Chunks { asked, .. } if !asked.is_empty())
+    }
+
     /// Whether it takes what a peer has, and can still be given up.
     fn is_for_a_peer(&self) -> bool {
         !self.heals && !self.target.version.is_empty() && !matches!(self.step, Step::Committing(_))

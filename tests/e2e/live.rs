@@ -1,0 +1,175 @@
+//! What programs and people see while things happen: the stream of events, and the live view on a terminal.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::pty::OpenptFlags;
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::lab::{Device, Lab, wait_settled, wait_until};
+
+/// A program on a terminal of its own, and all that it wrote there.
+struct OnTerminal {
+    child: Child,
+    terminal: std::fs::File,
+    seen: Arc<Mutex<Vec<u8>>>,
+}
+
+impl OnTerminal {
+    fn start(mut command: Command, columns: u16, rows: u16) -> Self {
+        let terminal = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        rustix::pty::grantpt(&terminal).unwrap();
+        rustix::pty::unlockpt(&terminal).unwrap();
+        let name = rustix::pty::ptsname(&terminal, vec![]).unwrap();
+        tcsetwinsize(&terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        let side = || -> OwnedFd {
+            let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+            rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).unwrap()
+        };
+        command.env("TERM", "xterm").stdin(Stdio::from(side())).stdout(Stdio::from(side())).stderr(Stdio::from(side()));
+        // A session of its own would need unsafe code; a group of its own is enough to be signalled alone.
+        let child = command.process_group(0).spawn().unwrap();
+        let seen: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let (mut reader, all) = (std::fs::File::from(terminal.as_fd().try_clone_to_owned().unwrap()), seen.clone());
+        thread::spawn(move || {
+            let mut part = [0; 4096];
+            // It fails once nobody holds the other side any more.
+            while let Ok(len @ 1..) = reader.read(&mut part) {
+                all.lock().unwrap().extend(&part[..len]);
+            }
+        });
+        Self { child, terminal: terminal.into(), seen }
+    }
+
+    /// All that was written there, without what moves the cursor and sets colours.
+    fn text(&self) -> String {
+        let all = String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned();
+        let mut text = String::new();
+        let mut rest = all.as_str();
+        while let Some((before, after)) = rest.split_once('\u{1b}') {
+            text.push_str(before);
+            let after = after.strip_prefix('[').unwrap_or(after);
+            rest = after.trim_start_matches(|c: char| c.is_ascii_digit() || ";?".contains(c));
+            rest = rest.get(1..).unwrap_or_default();
+        }
+        text + rest
+    }
+
+    fn raw(&self) -> String {
+        String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.terminal.write_all(keys.as_bytes()).unwrap();
+    }
+}
+
+fn lines_of(events: &str) -> Vec<serde_json::Value> {
+    events.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn events_tell_programs_who_did_what() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    a.wait_connected(&b);
+    a.write("f.txt", "twelve bytes");
+    wait_settled(&[&a, &b]);
+    a.remove("f.txt");
+    wait_settled(&[&a, &b]);
+    let all = |device: &Device| lines_of(&device.ok(&["events", "--no-follow"]));
+    wait_until("b has told of the deletion", || all(&b).iter().any(|event| event["kind"] == "deleted"));
+    let events = all(&b);
+    assert!(events.iter().any(|event| event["kind"] == "connected" && event["device"] == "a"), "{events:?}");
+    let written = events.iter().find(|event| event["kind"] == "written").unwrap();
+    assert_eq!((&written["device"], &written["size"]), (&"a".into(), &12.into()), "{written}");
+    assert_eq!(written["path"], b.text("f.txt"));
+    assert_eq!(written["folder"], "data");
+    // On the device where it was done, too, and by the same name as everywhere.
+    assert!(all(&a).iter().any(|event| event["kind"] == "written" && event["device"] == "a"));
+    // From a number on, and no more than there is.
+    let last = events.last().unwrap()["seq"].as_u64().unwrap();
+    assert_eq!(b.ok(&["events", "--no-follow", "--after", &last.to_string()]), "");
+
+    // One that follows hears of what comes, at once.
+    let mut follower = b.command(&["events"]).stdout(Stdio::piped()).spawn().unwrap();
+    let heard: Arc<Mutex<String>> = Arc::default();
+    let (mut stdout, all_heard) = (follower.stdout.take().unwrap(), heard.clone());
+    let reader = thread::spawn(move || {
+        let mut part = [0; 4096];
+        while let Ok(len @ 1..) = stdout.read(&mut part) {
+            all_heard.lock().unwrap().push_str(&String::from_utf8_lossy(&part[..len]));
+        }
+    });
+    let mut number = 0;
+    wait_until("the follower hears of a new file", || {
+        number += 1;
+        a.write(&format!("new-{number}"), "new");
+        thread::sleep(std::time::Duration::from_millis(200));
+        heard.lock().unwrap().contains("new-")
+    });
+    b.stop();
+    // It ends with the daemon, and says so.
+    assert_eq!(follower.wait().unwrap().code(), Some(1));
+    reader.join().unwrap();
+}
+
+#[test]
+fn the_live_view_has_the_terminal_and_gives_it_back() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    a.wait_connected(&b);
+    let mut view = OnTerminal::start(b.command(&["status", "--watch"]), 80, 24);
+    wait_until("the folder is shown", || view.text().contains("in sync"));
+    a.write("hello\u{1b}[31m.txt", "hi");
+    wait_until("what a wrote is shown, escaped", || view.text().contains("hello\\u{1b}[31m.txt"));
+    assert!(view.raw().contains("\u{1b}[?1049h"), "it has a screen of its own");
+    view.press("q");
+    assert_eq!(view.child.wait().unwrap().code(), Some(0));
+    wait_until("the terminal is as before", || {
+        view.raw().ends_with("\u{1b}[?1049l") || view.raw().contains("\u{1b}[?25h")
+    });
+    assert!(view.raw().contains("\u{1b}[?1049l"));
+
+    // A signal leaves the terminal in order as well.
+    let mut view = OnTerminal::start(b.command(&["status", "--watch"]), 40, 12);
+    wait_until("the folder is shown", || view.text().contains("Folders"));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&view.child), rustix::process::Signal::TERM)
+        .unwrap();
+    assert_eq!(view.child.wait().unwrap().code(), Some(0));
+    wait_until("the terminal is as before", || view.raw().contains("\u{1b}[?1049l"));
+
+    // The daemon goes away: the view ends, and the reason can be read.
+    let mut view = OnTerminal::start(b.command(&["status", "--watch"]), 80, 24);
+    wait_until("the folder is shown", || view.text().contains("in sync"));
+    b.stop();
+    assert_eq!(view.child.wait().unwrap().code(), Some(5));
+    wait_until("why is said after the view", || {
+        view.raw().split("\u{1b}[?1049l").nth(1).is_some_and(|after| after.contains("error: no daemon is running"))
+    });
+}
+
+#[test]
+fn up_shows_the_daemon_that_it_keeps_and_ends_it() {
+    let lab = Lab::new();
+    let a = lab.device("a");
+    let mut up = OnTerminal::start(a.command(&["up", a.root_text()]), 80, 24);
+    wait_until("the folder is shown", || up.text().contains("Folders") && up.text().contains("q ends kinfold here"));
+    assert!(a.ok(&["status"]).contains("data"));
+    up.press("q");
+    assert_eq!(up.child.wait().unwrap().code(), Some(0));
+    assert_eq!(a.cli(&["status"]).code, 5);
+    // Piped, it is plain lines.
+    let b = lab.device("b");
+    let log = lab.path("plain");
+    let mut plain = b.command(&["up", b.root_text()]);
+    let mut child = plain.stdout(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    wait_until("a line says how it does", || std::fs::read_to_string(&log).unwrap().contains("in sync"));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(!std::fs::read_to_string(&log).unwrap().contains('\u{1b}'));
+}
