@@ -34,7 +34,8 @@ enum Purity {
 }
 
 /// What the command line may name of the daemon.
-const DAEMON_FOR_CLI: &[&str] = &["serve", "ServeOptions", "Ended", "keep", "AGAIN"];
+const DAEMON_FOR_CLI: &[&str] =
+    &["serve", "serve_for", "serve_kept", "stand_by", "ServeOptions", "Ended", "keep", "AGAIN"];
 
 /// Words that would give a pure layer a hand on the world, or a fate that no seed reproduces.
 const WORLD: &[&str] = &[

@@ -25,6 +25,10 @@ pub struct Args {
     /// Be the daemon itself, under the keeper with this process id
     #[arg(long, hide = true, value_name = "PID")]
     kept_by: Option<i32>,
+
+    /// Be the keeper of the daemon with this process id
+    #[arg(long, hide = true, value_name = "PID")]
+    keeper_of: Option<i32>,
 }
 
 /// Runs the command.
@@ -33,22 +37,37 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     context.own_id()?;
     if let Some(keeper) = args.kept_by {
         let log = logging::start(&args.log, "info")?;
-        let options = ServeOptions { log, require_sandbox: args.require_sandbox, keeper };
-        return match daemon::serve(context.paths.clone(), options)? {
+        let options = ServeOptions { log, require_sandbox: args.require_sandbox };
+        return match daemon::serve_for(keeper, context.paths.clone(), options)? {
             Ended::ForGood => Ok(Exit::Done),
             Ended::ToBeginAgain => Ok(Exit::Again),
         };
     }
     let require = args.require_sandbox.then_some("--require-sandbox");
-    keep(context, args.log.as_given("info").into_iter().chain(require.map(OsString::from)), None)
+    let given: Vec<OsString> = args.log.as_given("info").into_iter().chain(require.map(OsString::from)).collect();
+    if let Some(parent) = args.keeper_of {
+        daemon::stand_by(&context.paths, parent, &inner(context, given, "--kept-by"))?;
+        return Ok(Exit::Done);
+    }
+    let log = logging::start(&args.log, "info")?;
+    let options = ServeOptions { log, require_sandbox: args.require_sandbox };
+    ended(daemon::serve_kept(&context.paths, options, &inner(context, given, "--keeper-of"))?)
+}
+
+/// The arguments that make this program one of its own inner processes.
+fn inner(context: &Context, args: impl IntoIterator<Item = OsString>, role: &str) -> Vec<OsString> {
+    let home = context.home.iter().flat_map(|home| ["--home".into(), home.clone().into_os_string()]);
+    home.chain(["serve".into()]).chain(args).chain([role.into()]).collect()
 }
 
 /// Has a daemon of this device run, as a process of its own, until it ends. It logs to `log`, or where this process
 /// says what goes wrong.
 pub fn keep(context: &Context, args: impl IntoIterator<Item = OsString>, log: Option<&File>) -> Result<Exit, Failure> {
-    let home = context.home.iter().flat_map(|home| ["--home".into(), home.clone().into_os_string()]);
-    let args: Vec<OsString> = home.chain(["serve".into()]).chain(args).chain(["--kept-by".into()]).collect();
-    match daemon::keep(&context.paths, &args, log)? {
+    ended(daemon::keep(&context.paths, &inner(context, args, "--kept-by"), log)?)
+}
+
+fn ended(code: u8) -> Result<Exit, Failure> {
+    match code {
         0 => Ok(Exit::Done),
         // It has said why.
         code => Err(Failure::said_already(if code == Exit::Usage as u8 { Exit::Usage } else { Exit::Failed })),

@@ -4,7 +4,7 @@
 //! on disks; two for each session with a peer; a small runtime for sockets that wait, handshakes, the
 //! control API and signals. All are ended in order and waited for.
 //!
-//! It is the child of a keeper, which starts it again where what it took from itself at the start is needed
+//! It has a keeper beside it, which starts the next one where what it took from itself at the start is needed
 //! after all.
 
 pub mod control;
@@ -45,6 +45,7 @@ use crate::config::paths::Paths;
 use crate::config::{Config, Network};
 use crate::control::log::LogRing;
 use crate::daemon::hub::{Hub, Listening, Trouble};
+use crate::daemon::keeper::Line;
 use crate::daemon::pool::Pool;
 use crate::daemon::sandbox::Sandbox;
 use crate::daemon::seen::Seen;
@@ -72,7 +73,7 @@ const LOOK_PAUSE: Duration = Duration::from_secs(2);
 /// Longest pause between two dials.
 const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-pub use keeper::{AGAIN, keep};
+pub use keeper::{AGAIN, keep, serve_kept, stand_by};
 
 /// What a daemon is started with, besides its configuration.
 #[derive(Clone, Debug, Default)]
@@ -81,8 +82,6 @@ pub struct ServeOptions {
     pub log: LogRing,
     /// Whether it is to end where it cannot confine itself wholly, whatever the configuration says.
     pub require_sandbox: bool,
-    /// The process id of its keeper.
-    pub keeper: i32,
 }
 
 /// How a daemon ended that did not fail.
@@ -94,14 +93,19 @@ pub enum Ended {
     ToBeginAgain,
 }
 
-/// Runs the daemon until a signal or a client ends it, or until it needs to begin again. It must be the only
-/// thread of this process.
+/// Runs the daemon under a keeper until a signal or a client ends it, or until it needs to begin again. It must
+/// be the only thread of this process.
 ///
 /// # Errors
 /// It cannot begin: the configuration or the key is not valid, another daemon runs, or an address is
 /// taken. Each says what to do.
-pub fn serve(paths: Paths, options: ServeOptions) -> anyhow::Result<Ended> {
-    let socket = sandbox::process::inherit(options.keeper)?;
+pub fn serve_for(keeper: i32, paths: Paths, options: ServeOptions) -> anyhow::Result<Ended> {
+    let socket = sandbox::process::inherit(keeper)?;
+    serve(paths, options, socket, None)
+}
+
+/// The same, by whoever holds the control socket.
+fn serve(paths: Paths, options: ServeOptions, socket: UnixListener, line: Option<Arc<Line>>) -> anyhow::Result<Ended> {
     let config = Config::load(&paths)?;
     create_private_dir(&paths.state_dir).with_context(|| format!("cannot use {}", paths.state_dir.display()))?;
     // A keeper that was killed has a daemon that is just dying; it holds this a moment longer.
@@ -115,7 +119,7 @@ pub fn serve(paths: Paths, options: ServeOptions) -> anyhow::Result<Ended> {
         .enable_all()
         .build()
         .context("the system gives no threads")?;
-    let result = runtime.block_on(run(paths, options.log, config, identity, sandbox, socket));
+    let result = runtime.block_on(run(paths, options.log, config, identity, sandbox, socket, line));
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
 }
@@ -150,6 +154,7 @@ async fn run(
     identity: Identity,
     sandbox: Sandbox,
     socket: UnixListener,
+    line: Option<Arc<Line>>,
 ) -> anyhow::Result<Ended> {
     let local = Local {
         device: identity.device_id(),
@@ -196,28 +201,41 @@ async fn run(
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             _ = hangup.recv() => {
-                let hub = hub.clone();
+                let (hub, line) = (hub.clone(), line.clone());
                 tokio::task::spawn_blocking(move || {
+                    line.iter().for_each(|line| line.reloading());
                     if let Err(error) = hub.reload() {
                         tracing::error!(error = hub::chain(&error), "the configuration is not valid; the old one stays in force");
                     }
+                    line.iter().for_each(|line| line.reloaded());
                 });
             }
             _ = until_stopped.wait_for(|stop| *stop) => break,
         }
     }
     tracing::info!("stopping");
+    line.iter().for_each(|line| line.stopping());
     hub.end(None);
     listening.abort();
     dialing.abort();
     looking.abort();
     let ended = {
         let hub = hub.clone();
-        tokio::task::spawn_blocking(move || hub.stop()).await?
+        tokio::select! {
+            ended = tokio::task::spawn_blocking(move || hub.stop()) => ended?,
+            _ = interrupt.recv() => at_once(),
+            _ = terminate.recv() => at_once(),
+        }
     };
     // Clients that wait for an answer get a moment; the rest goes with the runtime.
     tokio::time::timeout(Duration::from_secs(1), control).await.ok();
     Ok(ended)
+}
+
+/// Whoever asks twice does not want to wait.
+fn at_once() -> ! {
+    tracing::warn!("asked to end twice: ending at once");
+    std::process::exit(0)
 }
 
 fn welcome(hub: &Arc<Hub>, arrival: Arrival) {

@@ -23,11 +23,44 @@ fn has_files(device: &Device) -> bool {
     has
 }
 
-/// Returns the process ids of the keeper and of its daemon.
-fn pids(device: &Device) -> (u32, u32) {
-    let keeper = device.pid();
-    let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
-    (keeper, children.trim().parse().unwrap())
+/// The processes of a device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Pids {
+    /// What was started.
+    first: u32,
+    /// Its child.
+    keeper: u32,
+    /// The daemon: the first one, or the keeper's child.
+    daemon: u32,
+}
+
+fn pids(device: &Device) -> Pids {
+    let child = |of: u32| {
+        let children = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
+        children.trim().parse().ok()
+    };
+    let first = device.pid();
+    let keeper = child(first).unwrap();
+    Pids { first, keeper, daemon: child(keeper).unwrap_or(first) }
+}
+
+fn is_gone(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+}
+
+/// Adds a folder that the daemon cannot reach, and waits until one runs that can.
+fn add_folder_beyond(lab: &Lab, device: &Device) -> Pids {
+    let beyond = lab.path("beyond");
+    fs::create_dir(&beyond).unwrap();
+    device.ok(&["folder", "add", beyond.to_str().unwrap(), "--name", "beyond"]);
+    wait_until("it can reach the folder", || {
+        device.status_now().is_some_and(|status| status.sandbox.places.iter().any(|place| place.0 == beyond))
+    });
+    pids(device)
 }
 
 fn line_of(pid: u32, file: &str, name: &str) -> String {
@@ -47,7 +80,7 @@ fn a_daemon_gives_up_what_it_does_not_need_and_says_so() {
     for part in ["memory dumps", "privileges", "system calls"] {
         assert!(sandbox.in_force.iter().any(|in_force| in_force == part), "{sandbox:?}");
     }
-    let (keeper, daemon) = pids(&a);
+    let Pids { keeper, daemon, .. } = pids(&a);
     assert_eq!(line_of(daemon, "status", "NoNewPrivs:"), "1");
     assert_eq!(line_of(keeper, "status", "NoNewPrivs:"), "1");
     assert_eq!(line_of(daemon, "status", "Seccomp:"), "2");
@@ -114,9 +147,10 @@ fn a_folder_that_is_added_later_begins_the_daemon_again_under_the_same_process_i
     a.write("g", "the old one goes on");
     wait_settled(&[&a, &b]);
     let after = pids(&b);
-    assert_eq!(before.0, after.0);
+    assert_eq!((before.first, before.keeper), (after.first, after.keeper));
+    assert_eq!(before.daemon, before.first);
     if has_files(&b) {
-        assert_ne!(before.1, after.1, "{}", b.log_tail());
+        assert_ne!(after.daemon, after.first, "{}", b.log_tail());
         assert!(b.status().sandbox.places.iter().any(|place| place.as_path().ends_with("more")));
     }
     assert!(b.runs() && a.runs());
@@ -194,19 +228,56 @@ fn a_kernel_without_landlock_is_told_and_refused_where_a_sandbox_is_required() {
 }
 
 #[test]
-fn the_daemon_ends_with_its_keeper_and_the_keeper_tells_what_ended_the_daemon() {
+fn whoever_ends_the_first_process_has_ended_all_of_them() {
     let lab = Lab::new();
     let a = lab.device("a");
     a.serve();
-    let (_, daemon) = pids(&a);
+    let Pids { first, keeper, daemon } = pids(&a);
+    assert_eq!(first, daemon);
     a.kill9();
-    wait_until("the daemon is gone", || {
-        fs::read_to_string(format!("/proc/{daemon}/stat")).map_or(true, |stat| stat.contains(") Z "))
-    });
+    // The daemon is not dying somewhere still when its end is told.
+    assert!(is_gone(daemon));
+    wait_until("its keeper is gone", || is_gone(keeper));
+
     a.serve();
-    let (_, daemon) = pids(&a);
-    let pid = rustix::process::Pid::from_raw(daemon as i32).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::ABORT).unwrap();
-    wait_until("the keeper ends", || !a.runs());
+    if !has_files(&a) {
+        return;
+    }
+    let Pids { first, keeper, daemon } = add_folder_beyond(&lab, &a);
+    assert_ne!(first, daemon);
+    a.kill9();
+    wait_until("the others are gone", || is_gone(keeper) && is_gone(daemon));
+    a.serve();
+    a.stop();
+    assert!(!a.home.join("kinfold.sock").exists());
+}
+
+#[test]
+fn a_later_daemon_is_stopped_and_reloads_by_the_first_process_and_the_keeper_tells_what_ended_it() {
+    let lab = Lab::new();
+    let a = lab.device("a");
+    a.serve();
+    if !has_files(&a) {
+        return;
+    }
+    let Pids { first, daemon, .. } = add_folder_beyond(&lab, &a);
+    let config = a.home.join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("nonsense = 1\n{text}")).unwrap();
+    signal(first, rustix::process::Signal::HUP);
+    wait_until("it has read its configuration", || a.log_text().contains("the configuration is not valid"));
+    fs::write(&config, text).unwrap();
+    a.stop();
+    assert!(is_gone(daemon) && !a.home.join("kinfold.sock").exists());
+
+    a.serve();
+    fs::create_dir(lab.path("further")).unwrap();
+    a.ok(&["folder", "add", lab.path("further").to_str().unwrap(), "--name", "further"]);
+    wait_until("the keeper's daemon runs", || {
+        let pids = pids(&a);
+        pids.daemon != pids.first && a.status_now().is_some()
+    });
+    signal(pids(&a).daemon, rustix::process::Signal::ABORT);
+    wait_until("all end", || !a.runs());
     assert!(a.log_text().contains("error: the daemon was ended by signal 6"), "{}", a.log_tail());
 }

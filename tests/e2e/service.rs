@@ -42,9 +42,7 @@ fn a_service_manager_is_told_that_the_daemon_is_ready_lives_reloads_and_stops() 
         wait_for(&socket, "WATCHDOG=1");
     }
     // A daemon that hangs is not said to live.
-    let daemon = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
-    let daemon = Pid::from_raw(daemon.trim().parse().unwrap()).unwrap();
-    kill_process(daemon, Signal::STOP).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
     wait_until("no word comes any more", || {
         let begun = Instant::now();
         let mut buffer = [0; 4096];
@@ -55,7 +53,7 @@ fn a_service_manager_is_told_that_the_daemon_is_ready_lives_reloads_and_stops() 
         }
         true
     });
-    kill_process(daemon, Signal::CONT).unwrap();
+    kill_process(pid, Signal::CONT).unwrap();
     wait_for(&socket, "WATCHDOG=1");
 
     kill_process(pid, Signal::HUP).unwrap();

@@ -90,11 +90,10 @@ pub const NOTES: &[Note] = &[
     },
     Note {
         page: "kinfold-serve",
-        about: &[
-            "The process that is started is a keeper: it starts the daemon proper, tells systemd how that does, and \
-             starts it again when a folder was added. SIGHUP has it read the configuration anew, SIGTERM and SIGINT \
-             end it within 10 seconds.",
-        ],
+        about: &["Beside the daemon a small process stands by, its keeper: it tells systemd how the daemon does, and \
+             starts the next one when a folder was added that this one cannot reach. The process id that was \
+             started stays the one to send signals to. SIGHUP has it read the configuration anew, SIGTERM and SIGINT \
+             end it within 10 seconds."],
         exits: &[],
         examples: &[("Run it with more in its log:", "kinfold serve --log debug")],
     },
