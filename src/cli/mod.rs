@@ -31,6 +31,7 @@ pub mod status;
 pub mod up;
 pub mod verify;
 pub mod wait;
+pub mod when;
 
 use std::ffi::OsString;
 use std::io;

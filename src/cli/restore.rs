@@ -6,9 +6,6 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
-use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use rustix::fs::CWD;
 use rustix::fs::RenameFlags;
 use rustix::fs::renameat_with;
@@ -19,10 +16,12 @@ use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::place;
+use crate::cli::when;
 use crate::control::types::RawPath;
 use crate::control::types::Restore;
 use crate::control::types::Restored;
 use crate::control::types::Time;
+use crate::control::types::WouldRestore;
 
 /// Arguments of `kinfold restore`.
 #[derive(Debug, clap::Args)]
@@ -30,14 +29,22 @@ pub struct Args {
     /// The file or directory; it may have been deleted
     path: PathBuf,
 
-    /// As it was at this time: a time that `kinfold history` prints, or `2026-05-31 18:00` on the clock
-    /// of this machine [default: as it was before the last change]
+    /// As it was at this time: one that `kinfold history` prints, or words like `yesterday 18:00`, `2 hours ago` or
+    /// `2026-05-31 18:00`, on the clock of this machine [default: as it was before the last change]
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<Time>,
 
     /// Put it here instead of back in its place
     #[arg(long, value_name = "PATH")]
     to: Option<PathBuf>,
+
+    /// Only say what would be brought back
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
@@ -45,9 +52,28 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let to = args.to.as_deref().map(place::meant).transpose()?;
     let path = place::meant(&args.path)?;
     let restored = match to {
-        None => context.client()?.restore(&Restore { path, at: args.at, to: None })?,
-        Some(to) => restore_to(context, path, args.at, to)?,
+        Some(to) if !args.dry_run => restore_to(context, path, args.at, to)?,
+        to => context.client()?.restore(&Restore { path, at: args.at, to, dry_run: args.dry_run })?,
     };
+    if args.json {
+        output::say_json(&restored)?;
+        return Ok(Exit::Done);
+    }
+    if args.dry_run {
+        let row = |file: &WouldRestore| {
+            let replaces = if file.replaces { "what lies there goes to history" } else { "" };
+            let made = format!("{} by {}", output::local_time(file.time), output::escaped(&file.device));
+            vec![file.path.to_string(), output::bytes(file.size), made, replaces.to_owned()]
+        };
+        output::say_columns(&restored.listed.iter().map(row).collect::<Vec<_>>())?;
+        let left = restored.files.saturating_sub(restored.listed.len() as u64);
+        if left > 0 {
+            output::say(format_args!("and {} more", output::counted(left, "file", "files")))?;
+        }
+        let files = output::counted(restored.files, "file", "files");
+        output::say(format_args!("would restore {files}, {}, to {}", output::bytes(restored.bytes), restored.to))?;
+        return Ok(Exit::Done);
+    }
     let files = output::counted(restored.files, "file", "files");
     output::say(format_args!("restored {files}, {}, to {}", output::bytes(restored.bytes), restored.to))?;
     Ok(Exit::Done)
@@ -59,7 +85,7 @@ fn restore_to(context: &Context, path: RawPath, at: Option<Time>, to: RawPath) -
     let doing = |error: io::Error| Failure::from_error(&error).while_doing("cannot restore");
     let between = tempfile::Builder::new().prefix("restored-").tempdir_in(&context.paths.state_dir).map_err(doing)?;
     let there = between.path().join("it");
-    let restore = Restore { path, at, to: Some(RawPath(there.clone())) };
+    let restore = Restore { path, at, to: Some(RawPath(there.clone())), dry_run: false };
     let restored = context.client()?.restore(&restore)?;
     bring(&there, to.as_path())
         .map_err(|(path, error)| Failure::from_error(&error).while_doing(&format!("cannot write {}", RawPath(path))))?;
@@ -101,13 +127,7 @@ fn copy(from: &Path, to: &Path, meta: &fs::Metadata) -> io::Result<()> {
 }
 
 fn time(text: &str) -> Result<Time, String> {
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(Time(time));
-    }
-    let local = text.parse::<DateTime>().ok().and_then(|time| time.to_zoned(TimeZone::system()).ok());
-    local
-        .map(|time| Time(time.timestamp()))
-        .ok_or_else(|| "write it like 2026-05-31T18:00:00Z or 2026-05-31 18:00".to_owned())
+    when::parse(text, &jiff::Zoned::now()).map(Time)
 }
 
 #[cfg(test)]
@@ -133,22 +153,5 @@ mod tests {
         copy(&from.join("g"), &to.join("h"), &meta).unwrap();
         assert_eq!(fs::read_to_string(to.join("h")).unwrap(), "another");
         assert_eq!(fs::metadata(to.join("h")).unwrap().modified().unwrap(), meta.modified().unwrap());
-    }
-
-    #[test]
-    fn times_are_read_as_people_and_programs_write_them() {
-        let check = |text: &str, expected: &str| assert_eq!(time(text).unwrap().to_string(), expected);
-        check("2026-05-31T18:00:00Z", "2026-05-31T18:00:00Z");
-        check("2026-05-31T18:00:00.123456789Z", "2026-05-31T18:00:00.123456789Z");
-        check("2026-05-31T18:00:00+02:00", "2026-05-31T16:00:00Z");
-        let local = |text: &str| {
-            let time = text.parse::<DateTime>().unwrap().to_zoned(TimeZone::system()).unwrap();
-            time.timestamp().to_string()
-        };
-        check("2026-05-31 18:00", &local("2026-05-31T18:00:00"));
-        check("2026-05-31 18:00:07", &local("2026-05-31T18:00:07"));
-        for text in ["", "yesterday", "18:00", "2026-13-01 00:00"] {
-            assert!(time(text).is_err(), "{text}");
-        }
     }
 }

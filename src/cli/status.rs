@@ -228,6 +228,7 @@ mod tests {
             held: 0,
             problems: 0,
             history_bytes: 0,
+            history_bytes_max: 0,
             members: vec![],
         }
     }

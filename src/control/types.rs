@@ -150,6 +150,9 @@ pub struct FolderStatus {
     pub problems: u64,
     /// Bytes that its history takes.
     pub history_bytes: u64,
+    /// Bytes that its history may take.
+    #[serde(default)]
+    pub history_bytes_max: u64,
     /// Who belongs to it, this device left out.
     pub members: Vec<MemberStatus>,
 }
@@ -377,6 +380,23 @@ pub struct Conflict {
     pub time: Time,
     /// Bytes of the copy.
     pub size: u64,
+    /// Whether the copy is the edit that was made on this device.
+    #[serde(default)]
+    pub is_mine: bool,
+    /// The edit that has the plain name, where something lies there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub winner: Option<ConflictSide>,
+}
+
+/// One side of a conflict.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ConflictSide {
+    /// Who made the edit.
+    pub device: String,
+    /// When, by the clock of that device.
+    pub time: Time,
+    /// Bytes of the file.
+    pub size: u64,
 }
 
 /// Settles a conflict.
@@ -398,6 +418,8 @@ pub enum Keep {
     Theirs,
     /// Both: the copy becomes an ordinary file that nobody has to look at.
     Both,
+    /// What lies under the plain name, into which a person has merged the other; the copy goes to history.
+    Merged,
 }
 
 /// Asks for the past of a path.
@@ -435,6 +457,9 @@ pub struct Restore {
     /// Where to put it, absolute; without it, back in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<RawPath>,
+    /// Whether only to say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// What was brought back.
@@ -446,6 +471,24 @@ pub struct Restored {
     pub bytes: u64,
     /// Where they lie now; absolute.
     pub to: RawPath,
+    /// What would be brought back, where that was all that was asked; at most 10,000 of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listed: Vec<WouldRestore>,
+}
+
+/// A file that would be brought back.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct WouldRestore {
+    /// Which; absolute.
+    pub path: RawPath,
+    /// From when on it was in the state that would be brought back.
+    pub time: Time,
+    /// Who made it so.
+    pub device: String,
+    /// Its bytes.
+    pub size: u64,
+    /// Whether something lies there now, which would go to history.
+    pub replaces: bool,
 }
 
 /// Asks for lines of the log.

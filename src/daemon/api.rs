@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use crate::config::load::real_path;
 use crate::control::log::LogRing;
 use crate::control::types::{
-    ApiError, ApiErrorKind, Conflict, Damaged, DeviceRef, Event, EventKind, FolderState, FolderStatus, Held, HeldFile,
-    HistoryEntry, InboxItem, KeepConflict, LogLine, MemberStatus, Moving, Offer, PeerStatus, PolicyStatus, RawPath,
-    ReleaseFolder, Released, Restore, Restored, Status, SyncState, Time, Verified, Verify, WatchStatus,
+    ApiError, ApiErrorKind, Conflict, ConflictSide, Damaged, DeviceRef, Event, EventKind, FolderState, FolderStatus,
+    Held, HeldFile, HistoryEntry, InboxItem, KeepConflict, LogLine, MemberStatus, Moving, Offer, PeerStatus,
+    PolicyStatus, RawPath, ReleaseFolder, Released, Restore, Restored, Status, SyncState, Time, Verified, Verify,
+    WatchStatus, WouldRestore,
 };
 use crate::daemon::control::Api;
 use crate::daemon::events::{Happened, What};
@@ -143,10 +144,11 @@ impl Daemon {
         let report: Option<Report> = asked.ask(Command::Status).ok();
         let state = self.hub.lock();
         let own = self.hub.identity.device_id();
-        let (mut sent_bytes, mut received_bytes) = (0, 0);
+        let (mut sent_bytes, mut received_bytes, mut history_bytes_max) = (0, 0, 0);
         let (mut stopped_because, mut folder_state) = (None, FolderState::Stopped);
         match state.folders.get(id) {
             Some(Slot::Running(handle)) => {
+                history_bytes_max = handle.settings.history_bytes_max;
                 sent_bytes = handle.traffic.sent.load(Ordering::Relaxed);
                 received_bytes = handle.traffic.received.load(Ordering::Relaxed);
                 folder_state = match report.as_ref().map(|r| r.status.state) {
@@ -207,6 +209,7 @@ impl Daemon {
             held: report.as_ref().map_or(0, |r| r.status.held.iter().map(|(_, counts)| counts.files()).sum()),
             problems: report.as_ref().map_or(0, |r| r.status.problems as u64),
             history_bytes: report.as_ref().map_or(0, |r| r.history_bytes),
+            history_bytes_max,
             members: members.collect(),
         }
     }
@@ -488,12 +491,13 @@ impl Api for Daemon {
     }
 
     fn conflicts(&self, folder: Option<&str>) -> Result<Vec<Conflict>, ApiError> {
+        let own = DeviceTag::of(&self.hub.identity.device_id());
         let mut conflicts = Vec::new();
         for (_, asked) in self.named(folder)? {
             let Ok(copies) = asked.ask(Command::Conflicts) else {
                 continue;
             };
-            for (copy, of) in copies {
+            for (copy, of, winner) in copies {
                 let file = copy.record.body.file();
                 conflicts.push(Conflict {
                     folder: asked.name.clone(),
@@ -502,6 +506,15 @@ impl Api for Daemon {
                     device: self.device_name(copy.record.by),
                     time: Time::from_unix_ns(file.map_or(copy.since_ns, |file| file.mtime_ns)),
                     size: file.map_or(0, |file| file.size),
+                    is_mine: copy.record.by == own,
+                    winner: winner.map(|local| {
+                        let file = local.record.body.file();
+                        ConflictSide {
+                            device: self.device_name(local.record.by),
+                            time: Time::from_unix_ns(file.map_or(local.since_ns, |file| file.mtime_ns)),
+                            size: file.map_or(0, |file| file.size),
+                        }
+                    }),
                 });
             }
         }
@@ -626,10 +639,18 @@ impl Api for Daemon {
                 ApiError::new(ApiErrorKind::Invalid, "say which time the whole folder is to be brought back to");
             return Err(error.with_hint("give --at TIME"));
         }
-        let wish = history::Restore { path, at_ns, to: to.clone() };
+        let wish = history::Restore { path, at_ns, to: to.clone(), dry_run: restore.dry_run };
         let done = asked.ask(|reply| Command::Restore(wish, reply))?;
         let done = done.map_err(|error| ApiError::new(ApiErrorKind::Failed, error))?;
-        Ok(Restored { files: done.files, bytes: done.bytes, to: to.map_or(restore.path, RawPath) })
+        let listed = done.listed.into_iter().map(|(kept, replaces)| WouldRestore {
+            path: asked.absolute(&kept.path),
+            time: Time::from_unix_ns(kept.since_ns),
+            device: self.device_name(kept.by),
+            size: kept.body.file().map_or(0, |file| file.size),
+            replaces,
+        });
+        let listed = listed.collect();
+        Ok(Restored { files: done.files, bytes: done.bytes, to: to.map_or(restore.path, RawPath), listed })
     }
 
     fn reload(&self) -> Result<(), ApiError> {

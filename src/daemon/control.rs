@@ -420,7 +420,7 @@ mod tests {
         }
         fn restore(&self, restore: Restore) -> Result<Restored, ApiError> {
             self.note(format!("restore {} at {:?}", restore.path, restore.at.map(|at| at.to_string())));
-            Ok(Restored { files: 1, bytes: 2, to: restore.path })
+            Ok(Restored { files: 1, bytes: 2, to: restore.path, listed: vec![] })
         }
         fn reload(&self) -> Result<(), ApiError> {
             self.note("reload");
@@ -482,7 +482,7 @@ mod tests {
         client.keep(&KeepConflict { path: path.clone(), keep: Keep::Theirs }).unwrap();
         assert_eq!(client.history(&path).unwrap(), []);
         let at = Some(Time::from_unix_ns(1));
-        assert_eq!(client.restore(&Restore { path: path.clone(), at, to: None }).unwrap().to, path);
+        assert_eq!(client.restore(&Restore { path: path.clone(), at, to: None, dry_run: false }).unwrap().to, path);
         client.reload().unwrap();
         client.shutdown().unwrap();
         assert_eq!(

@@ -55,8 +55,8 @@ pub enum Command {
     Held(usize, Sender<Vec<HeldBy>>),
     /// Let go what is held, or with `true` have the peers take back what lies here.
     Release(bool, Sender<HeldCounts>),
-    /// All conflict copies, each with what it is a copy of.
-    Conflicts(Sender<Vec<(Local, RelPath)>>),
+    /// All conflict copies, each with the path that it is a copy of, and what lies there.
+    Conflicts(Sender<Vec<(Local, RelPath, Option<Local>)>>),
     /// Former versions of a path, or of all below it, and what is there now.
     Kept(Option<RelPath>, bool, Sender<(Vec<Kept>, Option<Local>)>),
     /// Bring back a former version.

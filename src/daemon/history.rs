@@ -29,7 +29,28 @@ pub struct Restore {
     pub at_ns: Option<i64>,
     /// Where to put it, outside; without it, back in its place.
     pub to: Option<PathBuf>,
+    /// Whether only to say what would be done.
+    pub dry_run: bool,
 }
+
+/// What history may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Days that something stays in it.
+    pub days: u32,
+    /// Bytes, at most.
+    pub bytes_max: u64,
+}
+
+impl Bounds {
+    /// Whether something of this size stays there, once it is put there.
+    fn keeps(self, size: u64) -> bool {
+        self.days > 0 && size <= self.bytes_max
+    }
+}
+
+/// Files that a dry run lists.
+const LISTED_MAX: usize = 10_000;
 
 /// What was brought back.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +61,8 @@ pub struct Restored {
     pub bytes: u64,
     /// What has to be looked at in the folder now.
     pub touched: BTreeMap<RelPath, Depth>,
+    /// What would be brought back, and whether something lies there now.
+    pub listed: Vec<(Kept, bool)>,
 }
 
 /// A conflict that is to be settled.
@@ -55,7 +78,16 @@ type Engine = Folder<SqliteIndex>;
 type Answer<T> = Result<Result<T, String>, StoreError>;
 
 /// Brings back former versions. The inner error is for the person who asked.
-pub fn restore(engine: &mut Engine, root: &Root, wish: &Restore, device: DeviceId, now: Now) -> Answer<Restored> {
+///
+/// What lies in the place of one goes to history, or beside it where history would not keep it.
+pub fn restore(
+    engine: &mut Engine,
+    root: &Root,
+    wish: &Restore,
+    bounds: Bounds,
+    device: DeviceId,
+    now: Now,
+) -> Answer<Restored> {
     let all = engine.index().kept(wish.path.as_ref(), true)?;
     let mut by_path: BTreeMap<RelPath, Vec<Kept>> = BTreeMap::new();
     for kept in all.into_iter().filter(|kept| kept.file.is_some()) {
@@ -78,8 +110,14 @@ pub fn restore(engine: &mut Engine, root: &Root, wish: &Restore, device: DeviceI
         };
         has_past = true;
         let done = match &wish.to {
+            _ if wish.dry_run => {
+                if restored.listed.len() < LISTED_MAX {
+                    restored.listed.push((chosen.clone(), is_live && wish.to.is_none()));
+                }
+                Ok(())
+            }
             Some(to) => copy_out(root, wish.path.as_ref(), &chosen, to),
-            None => put_back(engine, root, &chosen, local, device, now, &mut restored.touched)?,
+            None => put_back(engine, root, &chosen, local, (bounds, device, now), &mut restored.touched)?,
         };
         if let Err(error) = done {
             return Ok(Err(error));
@@ -87,7 +125,7 @@ pub fn restore(engine: &mut Engine, root: &Root, wish: &Restore, device: DeviceI
         restored.files += 1;
         restored.bytes += chosen.body.file().map_or(0, |file| file.size);
     }
-    if let (Some(at), Some(to)) = (wish.at_ns, &wish.to)
+    if let (Some(at), Some(to), false) = (wish.at_ns, &wish.to, wish.dry_run)
         && let Err(error) = copy_unchanged(engine, root, wish.path.as_ref(), at, to, &mut restored)?
     {
         return Ok(Err(error));
@@ -179,8 +217,7 @@ fn put_back(
     root: &Root,
     kept: &Kept,
     local: Option<Local>,
-    device: DeviceId,
-    now: Now,
+    (bounds, device, now): (Bounds, DeviceId, Now),
     touched: &mut BTreeMap<RelPath, Depth>,
 ) -> Answer<()> {
     let path = &kept.path;
@@ -192,7 +229,7 @@ fn put_back(
     let (mode, mtime_ns) = kept.body.file().map_or((0o777, 0), |file| (file.mode, file.mtime_ns));
     // What came here against a change made here was never asked for: whoever restores may not know it.
     let displaced = match &local {
-        Some(local) if engine.won_here(local) => {
+        Some(local) if engine.won_here(local) || !bounds.keeps(size_of(&local.record.body)) => {
             let mtime_ns = local.record.body.file().map_or(0, |file| file.mtime_ns);
             Displaced::Copy(conflict::copy_path(path, mtime_ns, local.record.by, 1))
         }
@@ -219,6 +256,10 @@ fn put_back(
         }
         other => Ok(Err(format!("{path}: {}", why(&other)))),
     }
+}
+
+fn size_of(body: &Body) -> u64 {
+    body.file().map_or(0, |file| file.size)
 }
 
 fn keep(engine: &mut Engine, local: &Local, file: String, now: Now) -> Result<(), StoreError> {
@@ -295,6 +336,8 @@ pub fn settle(
     let there = engine.index().local(&original)?.filter(|l| l.record.body.is_live());
     let stays_copy = match wish.keep {
         Keep::Both => return keep_both(engine, root, copy, &original, own, now),
+        Keep::Merged if there.is_none() => return Ok(Err("nothing lies there that could be a merged file".to_owned())),
+        Keep::Merged => false,
         Keep::Mine => copy.record.by == own,
         Keep::Theirs => copy.record.by != own,
     };

@@ -426,7 +426,8 @@ impl Run {
                 let mut conflicts = Vec::new();
                 for copy in engine.index().conflicts()? {
                     if let Some(of) = conflict::original(engine.index(), &copy.record.path)? {
-                        conflicts.push((copy, of));
+                        let winner = engine.index().local(&of)?.filter(|local| local.record.body.is_live());
+                        conflicts.push((copy, of, winner));
                     }
                 }
                 reply.send(conflicts).ok();
@@ -438,7 +439,11 @@ impl Run {
             }
             Command::Restore(restore, reply) => {
                 let done = match self.place.root() {
-                    Some(root) => history::restore(engine, &root, &restore, self.settings.device, now)?,
+                    Some(root) => {
+                        let Settings { history_days: days, history_bytes_max: bytes_max, .. } = self.settings;
+                        let bounds = history::Bounds { days, bytes_max };
+                        history::restore(engine, &root, &restore, bounds, self.settings.device, now)?
+                    }
                     None => Err("the folder is not there".to_owned()),
                 };
                 if let Ok(done) = &done {

@@ -23,6 +23,7 @@ use kinfold::control::types::Restored;
 use kinfold::control::types::Status;
 use kinfold::control::types::SyncState;
 use kinfold::control::types::Time;
+use kinfold::control::types::WouldRestore;
 use kinfold::control::types::{Damaged, Verified, Verify};
 use kinfold::daemon::control;
 use kinfold::daemon::control::Api;
@@ -121,7 +122,15 @@ impl Api for Fake {
         let is_own = to.to_string().contains("/state/restored-");
         let place = if is_own { "a place of its own".to_owned() } else { to.to_string() };
         self.note(format!("restore {} at {at:?} to {place}", restore.path));
-        Ok(Restored { files: 1, bytes: 2048, to })
+        let listed = WouldRestore {
+            path: restore.path.clone(),
+            time: Time("2026-05-31T18:00:00Z".parse().unwrap()),
+            device: "laptop".to_owned(),
+            size: 2048,
+            replaces: true,
+        };
+        let listed = if restore.dry_run { vec![listed] } else { vec![] };
+        Ok(Restored { files: 1, bytes: 2048, to, listed })
     }
     fn reload(&self) -> Result<(), ApiError> {
         self.note("reload".to_owned());
@@ -288,6 +297,8 @@ fn conflicts_are_listed_shown_and_settled() {
         device: "laptop".to_owned(),
         time: Time("2026-05-31T18:00:00Z".parse().unwrap()),
         size: 4,
+        is_mine: false,
+        winner: None,
     };
     let done = with_daemon(&device, Fake { conflicts: vec![conflict], ..Fake::default() }, || {
         sees!(device, ["conflicts"], @r#"
@@ -305,7 +316,8 @@ fn conflicts_are_listed_shown_and_settled() {
             "of": "[dir]/data/a.txt",
             "device": "laptop",
             "time": "2026-05-31T18:00:00Z",
-            "size": 4
+            "size": 4,
+            "is_mine": false
           }
         ]
         "#);
@@ -316,10 +328,11 @@ fn conflicts_are_listed_shown_and_settled() {
         hint: see `kinfold conflicts list`
         "#);
         let shown = device.run(&["conflicts", "show", "data/a.txt"]);
-        assert!(shown.contains("a.txt") && shown.contains("not there") && shown.contains("made on laptop"), "{shown}");
+        assert!(shown.contains("a.txt") && shown.contains("not there") && shown.contains("on laptop"), "{shown}");
         sees!(device, ["conflicts", "keep", "data/a.txt", "theirs"], @"exit 0");
+        sees!(device, ["conflicts", "keep", "data/a.txt", "merged"], @"exit 0");
     });
-    assert_eq!(done, ["keep [dir]/data/a.txt Theirs"]);
+    assert_eq!(done, ["keep [dir]/data/a.txt Theirs", "keep [dir]/data/a.txt Merged"]);
 }
 
 #[test]
@@ -337,7 +350,7 @@ fn the_past_is_listed_and_brought_back() {
         sees!(device, ["history", "data/gone/a.txt"], @r#"
         exit 0
         --- stdout
-        2026-05-31T18:00:00.123456789Z  2.00 KiB  laptop
+        2026-05-31 18:00:00.124  2.00 KiB  laptop
         "#);
         sees!(device, ["history", "data/gone/a.txt", "--json"], @r#"
         exit 0
@@ -358,6 +371,12 @@ fn the_past_is_listed_and_brought_back() {
         --- stdout
         restored 1 file, 2.00 KiB, to [dir]/back
         "#);
+        sees!(device, ["restore", "data/gone", "--dry-run", "--to", "back"], @r#"
+        exit 0
+        --- stdout
+        [dir]/data/gone  2.00 KiB  2026-05-31 18:00:00 by laptop  what lies there goes to history
+        would restore 1 file, 2.00 KiB, to [dir]/back
+        "#);
         sees!(device, ["restore", "data/gone"], @r#"
         exit 0
         --- stdout
@@ -368,6 +387,7 @@ fn the_past_is_listed_and_brought_back() {
         done[2..],
         [
             "restore [dir]/data/gone at Some(\"2026-05-31T18:00:00.123456789Z\") to a place of its own",
+            "restore [dir]/data/gone at None to [dir]/back",
             "restore [dir]/data/gone at None to [dir]/data/gone",
         ]
     );

@@ -613,17 +613,17 @@ fn wrong_usage_ends_with_2() {
         &["folder", "set", "data", "history_days"],
         &["wait", "--timeout", "-1"],
         &["wait", "--timeout", "soon"],
-        &["restore", "x", "--at", "yesterday"],
+        &["restore", "x", "--at", "soon"],
         &["conflicts", "keep", "x", "ours"],
         &["serve", "--log", "loud"],
         &["init", "--listen", "here"],
     ] {
         assert!(device.run(args).starts_with("exit 2\n--- stderr\nerror: "), "{args:?}");
     }
-    sees!(device, ["restore", "x", "--at", "yesterday"], @r#"
+    sees!(device, ["restore", "x", "--at", "soon"], @r#"
     exit 2
     --- stderr
-    error: invalid value 'yesterday' for '--at <TIME>': write it like 2026-05-31T18:00:00Z or 2026-05-31 18:00
+    error: invalid value 'soon' for '--at <TIME>': write it like `2026-05-31 18:00`, `yesterday 18:00`, `monday`, `18:00` or `2 hours ago`
 
     For more information, try '--help'.
     "#);

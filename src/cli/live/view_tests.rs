@@ -51,6 +51,7 @@ fn folder(name: &str, n: u8) -> FolderStatus {
         held: 0,
         problems: 0,
         history_bytes: 0,
+        history_bytes_max: 0,
         members: vec![MemberStatus { name: None, id: id(9), right: Right::Owner, connected: true, in_sync: true }],
     }
 }

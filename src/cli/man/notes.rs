@@ -168,8 +168,24 @@ pub const NOTES: &[Note] = &[
         exits: &[(Exit::NeedsPerson as u8, "There are conflicts."), NO_DAEMON],
         examples: &[],
     },
-    Note { page: "kinfold-conflicts-show", about: &[], exits: &[NO_DAEMON], examples: &[] },
-    Note { page: "kinfold-conflicts-keep", about: &[], exits: &[NO_DAEMON], examples: &[] },
+    Note {
+        page: "kinfold-conflicts-show",
+        about: &["Lines that only the file has are marked with -, those that only its copy has with +."],
+        exits: &[NO_DAEMON],
+        examples: &[],
+    },
+    Note {
+        page: "kinfold-conflicts-keep",
+        about: &[
+            "With `merged` the file stays as it is now: put into it what you want of both sides first. Nothing is \
+             merged by the program, for it would have to know what both sides had in common before.",
+        ],
+        exits: &[NO_DAEMON],
+        examples: &[(
+            "You have edited the file so that it has both:",
+            "kinfold conflicts keep ~/Photos/list.txt merged",
+        )],
+    },
     Note {
         page: "kinfold-history",
         about: &["History holds what other devices replaced or deleted here, and what a restore replaced."],
@@ -178,7 +194,12 @@ pub const NOTES: &[Note] = &[
     },
     Note {
         page: "kinfold-restore",
-        about: &["What lies there now goes to history first, so a restore can be undone."],
+        about: &[
+            "What lies there now goes to history first, so a restore can be undone; where history would not keep it, it \
+             stays beside the file as a conflict copy.",
+            "Times may be said as `2026-05-31 18:00`, `18:00`, `yesterday 18:00`, `monday`, `friday noon` or `2 hours \
+             ago`, on the clock of this machine.",
+        ],
         exits: &[NO_DAEMON],
         examples: &[
             ("Bring back a file as it was before its last change:", "kinfold restore ~/Photos/list.txt"),
