@@ -22,6 +22,7 @@ pub mod live;
 pub mod log;
 pub mod logging;
 pub mod man;
+pub mod metrics;
 pub mod output;
 pub mod place;
 pub mod restore;
@@ -95,6 +96,8 @@ enum Command {
     Log(log::Args),
     /// Print what happens, a JSON object a line
     Events(events::Args),
+    /// Print how the daemon does in the form of Prometheus, or answer it
+    Metrics(metrics::Args),
     /// Have the system start the daemon by itself
     #[command(subcommand)]
     Service(service::Command),
@@ -159,6 +162,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Inbox(args) => inbox::run(&context, &args),
         Command::Log(args) => log::run(&context, &args),
         Command::Events(args) => events::run(&context, &args),
+        Command::Metrics(args) => metrics::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Import(command) => import::run(&context, command),
         Command::Completions(_) | Command::Man(_) | Command::Demo(_) | Command::Service(_) => Ok(Exit::Done),

@@ -173,3 +173,53 @@ fn up_shows_the_daemon_that_it_keeps_and_ends_it() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert!(!std::fs::read_to_string(&log).unwrap().contains('\u{1b}'));
 }
+
+/// Asks for something over HTTP and returns the whole answer.
+fn http(address: &str, target: &str, host: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn prometheus_is_answered_on_loopback() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    a.wait_connected(&b);
+    a.write("f.txt", "twelve bytes");
+    wait_settled(&[&a, &b]);
+    let metrics = b.ok(&["metrics"]);
+    for line in [
+        "kinfold_up 1",
+        "kinfold_device_connected{device=\"a\"} 1",
+        "kinfold_folder_files{folder=\"data\"} 1",
+        "kinfold_folder_size_bytes{folder=\"data\"} 12",
+        "kinfold_folder_in_sync{folder=\"data\"} 1",
+        "kinfold_folder_state{folder=\"data\",state=\"stopped\"} 0",
+    ] {
+        assert!(metrics.lines().any(|told| told == line), "{line}:\n{metrics}");
+    }
+    // Where there is Prometheus' own tool, it has nothing to say.
+    if let Ok(mut promtool) =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    {
+        promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+        let said = promtool.wait_with_output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    }
+
+    let mut served = b.command(&["metrics", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(served.stdout.take().unwrap()), &mut line).unwrap();
+    let address = line.trim().strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap().to_owned();
+    let answer = http(&address, "/metrics", &address);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\nkinfold_up 1\n"), "{answer}");
+    assert!(http(&address, "/metrics", "evil.example").starts_with("HTTP/1.1 403 "));
+    assert!(http(&address, "/", &address).starts_with("HTTP/1.1 404 "));
+    b.stop();
+    assert!(http(&address, "/metrics", &address).ends_with("\nkinfold_up 0\n"));
+    served.kill().unwrap();
+    served.wait().unwrap();
+}

@@ -11,7 +11,7 @@ use clap::Command;
 use crate::cli::man::notes;
 
 /// When the pages were last looked through. A page must bear a date, and it must not depend on when it is built.
-const DATE: &str = "November 26, 2026";
+pub(super) const DATE: &str = "November 26, 2026";
 /// Longest line of prose in the source of a page.
 const LINE_LEN: usize = 78;
 
@@ -53,17 +53,22 @@ fn full_name(command: &Command) -> &str {
 
 /// The source of a page, as far as it is written.
 #[derive(Default)]
-struct Page(String);
+pub(super) struct Page(String);
 
 impl Page {
+    /// Returns what was written.
+    pub(super) fn into_source(self) -> String {
+        self.0
+    }
+
     /// Writes a line that begins with a macro.
-    fn request(&mut self, line: impl AsRef<str>) {
+    pub(super) fn request(&mut self, line: impl AsRef<str>) {
         self.0.push_str(line.as_ref());
         self.0.push('\n');
     }
 
     /// Writes prose: a sentence a line, long ones cut between words.
-    fn prose(&mut self, text: &str) {
+    pub(super) fn prose(&mut self, text: &str) {
         for sentence in sentences(text) {
             let mut line = String::new();
             for word in sentence.split_whitespace().map(escaped) {

@@ -4,6 +4,7 @@
 //! Those of the commands are made from the table that also reads the arguments, so they cannot tell of what is not
 //! there. The others lie in `man/` of the sources and are part of the program. All are in the language mdoc.
 
+mod api;
 mod mdoc;
 mod notes;
 
@@ -45,7 +46,9 @@ fn pages() -> Vec<(String, String)> {
     // Has the options that count everywhere written into each command.
     root.build();
     let mut pages: Vec<_> = WRITTEN.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-    let others: Vec<_> = WRITTEN.iter().filter_map(|(name, _)| name.rsplit_once('.')).collect();
+    pages.push((api::NAME.to_owned(), api::page()));
+    let others: Vec<_> = pages.iter().map(|(name, _)| name.clone()).collect();
+    let others: Vec<_> = others.iter().filter_map(|name| name.rsplit_once('.')).collect();
     add_pages(&root, &others, &mut pages);
     pages
 }

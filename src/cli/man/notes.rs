@@ -242,6 +242,21 @@ pub const NOTES: &[Note] = &[
         )],
     },
     Note {
+        page: "kinfold-metrics",
+        about: &[
+            "With `--listen` it runs on as a process of its own, and asks the daemon each time that it is asked. While \
+             there is no daemon it says `kinfold_up 0`.",
+        ],
+        exits: &[NO_DAEMON],
+        examples: &[
+            ("Answer Prometheus:", "kinfold metrics --listen 127.0.0.1:9725"),
+            (
+                "Leave them where the node exporter looks:",
+                "kinfold metrics > /var/lib/node_exporter/textfile/kinfold.prom",
+            ),
+        ],
+    },
+    Note {
         page: "kinfold-service",
         about: &["With systemd or launchd. The unit that is written is the one that packages install."],
         exits: &[],
