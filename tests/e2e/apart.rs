@@ -84,7 +84,8 @@ fn edits_made_apart_are_all_kept() {
     assert_eq!(of_plan["device"], "a");
     assert_eq!(of_plan["size"], 4);
     let shown = b.ok(&["conflicts", "show", &b.text("plan.txt")]);
-    assert!(shown.contains("made on a"), "{shown}");
+    assert!(shown.contains("on b  has the name") && shown.contains("on a  beside it"), "{shown}");
+    assert!(shown.contains("-by b, later\n") && shown.contains("+by a\n"), "{shown}");
 
     a.ok(&["conflicts", "keep", &a.text("plan.txt"), "mine"]);
     b.ok(&["conflicts", "keep", &b.text("new.txt"), "mine"]);
