@@ -83,6 +83,13 @@ pub const PEER_TIMEOUT: Duration = Duration::from_secs(60);
 pub const HASH_RETRIES_MAX: u32 = 5;
 /// Problems kept for one folder; the number of all is counted beyond that.
 pub const PROBLEMS_MAX: usize = 1000;
+/// Changes of one peer that wait in an index, to be fetched, for a person or for a right. Beyond it they are not
+/// acknowledged, so that a peer that keeps to the protocol sends no more until there are fewer.
+pub const REMOTES_WAITING: u64 = 1 << 20;
+/// The same for a peer that does not: what makes them more is not taken, and the session ends.
+pub const REMOTES_MAX: u64 = 2 * REMOTES_WAITING;
+/// Time within which a peer may only once claim to remember changes of ours that there were not.
+pub const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 /// Names of one file (hard links) of which it is known that they are one.
 pub const LINKS_MAX: usize = 32;
 /// Longest `.kinfoldignore` that is read, in bytes.

@@ -37,6 +37,8 @@ use crate::model::rights::Right;
 use crate::model::stat::Stat;
 use crate::wire::message::{ChunkHeader, FolderHello, Message, Records, Run};
 
+#[cfg(test)]
+mod bounds_tests;
 mod commit;
 mod content;
 mod fetch;
@@ -265,6 +267,10 @@ pub struct Folder<I> {
     outputs: VecDeque<Output>,
     jobs: u64,
     debounce: Debounce,
+    /// When a peer last claimed to remember more of us than we do, and was believed.
+    renewed: Option<Duration>,
+    /// See [`limits::REMOTES_WAITING`] and [`limits::REMOTES_MAX`].
+    remotes_max: (u64, u64),
     scans: scans::Scans,
     tasks: BTreeMap<RelPath, Task>,
     /// Paths whose tasks are ready for a commit, and perhaps some that no longer are.
@@ -322,6 +328,8 @@ impl<I: Index> Folder<I> {
             outputs: VecDeque::new(),
             jobs: 0,
             debounce: Debounce::new(params.quiet, params.patience),
+            renewed: None,
+            remotes_max: (limits::REMOTES_WAITING, limits::REMOTES_MAX),
             scans: scans::Scans::new(),
             tasks: BTreeMap::new(),
             complete: BTreeSet::new(),
@@ -368,7 +376,7 @@ impl<I: Index> Folder<I> {
             Input::Assembled(stage, outcome) => self.handle_assembled(now, stage, outcome)?,
             Input::Staged(stage, chunk, result) => self.handle_staged(now, stage, chunk, result),
             Input::Committed(outcomes) => self.handle_committed(now, outcomes)?,
-            Input::PeerUp(peer, right, hello) => self.handle_peer_up(peer, right, hello)?,
+            Input::PeerUp(peer, right, hello) => self.handle_peer_up(now, peer, right, hello)?,
             Input::PeerDown(peer) => self.handle_peer_down(&peer)?,
             Input::Members(members) => self.handle_members(now, members),
             Input::Message(peer, message) => self.handle_message(now, peer, message)?,

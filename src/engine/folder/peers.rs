@@ -38,7 +38,13 @@ pub(super) struct Peer {
 }
 
 impl<I: Index> Folder<I> {
-    pub(super) fn handle_peer_up(&mut self, peer: DeviceId, right: Right, hello: FolderHello) -> Result<(), I::Error> {
+    pub(super) fn handle_peer_up(
+        &mut self,
+        now: Now,
+        peer: DeviceId,
+        right: Right,
+        hello: FolderHello,
+    ) -> Result<(), I::Error> {
         if !hello.holds {
             return self.handle_peer_down(&peer);
         }
@@ -62,7 +68,7 @@ impl<I: Index> Folder<I> {
         let ours = (self.index.incarnation(), self.index.last_sequence());
         cursor.acknowledged = match hello.received {
             Some((incarnation, at)) if incarnation == ours.0 && at <= ours.1 => at,
-            Some((incarnation, _)) if incarnation == ours.0 => return self.begin_incarnation(),
+            Some((incarnation, _)) if incarnation == ours.0 => return self.renew(now, peer),
             _ => Sequence(0),
         };
         // Who remembers less of us than it held once is not who it was.
@@ -116,7 +122,7 @@ impl<I: Index> Folder<I> {
         }
         match message {
             Message::Records(records) => self.handle_records(now, peer, records),
-            Message::Ack(ack) => self.handle_ack(peer, ack),
+            Message::Ack(ack) => self.handle_ack(now, peer, ack),
             Message::WantRecipe(want) => self.serve_recipe(peer, &want, None),
             Message::WantPages { want, pages } => self.serve_recipe(peer, &want, Some(&pages)),
             Message::Recipe { request, pages } => self.handle_recipe(now, peer, request, pages),
@@ -133,12 +139,17 @@ impl<I: Index> Folder<I> {
             self.misbehaved(peer, "records that leave some out");
             return Ok(());
         }
+        let waiting = self.index.remote_count(&peer)?.saturating_add(records.records.len() as u64);
+        if waiting > self.remotes_max.1 {
+            self.misbehaved(peer, "more changes than it was asked for");
+            return Ok(());
+        }
         if !records.records.is_empty() {
             self.brake.note_arrival(now.at, now.wall_ns);
         }
         for sent in records.records {
             if claims_unknown(self.author, self.index.last_sequence(), &sent.record) {
-                return self.begin_incarnation();
+                return self.renew(now, peer);
             }
             self.handle_record(now, peer, sent)?;
         }
@@ -218,9 +229,9 @@ impl<I: Index> Folder<I> {
         Some(bytes)
     }
 
-    fn handle_ack(&mut self, peer: DeviceId, ack: Ack) -> Result<(), I::Error> {
+    fn handle_ack(&mut self, now: Now, peer: DeviceId, ack: Ack) -> Result<(), I::Error> {
         if ack.received > self.index.last_sequence() {
-            return self.begin_incarnation();
+            return self.renew(now, peer);
         }
         let mut cursor = self.index.cursor(&peer)?;
         if ack.received > cursor.acknowledged {
@@ -233,6 +244,17 @@ impl<I: Index> Folder<I> {
             peer.heard = Some(ack);
         }
         Ok(())
+    }
+
+    /// A peer claims to remember changes of ours that we do not. That is so at most once, for then we are somebody
+    /// else; whoever goes on with it only wants all to be told again, and again.
+    fn renew(&mut self, now: Now, peer: DeviceId) -> Result<(), I::Error> {
+        if self.renewed.is_some_and(|renewed| now.at.saturating_sub(renewed) < limits::RENEWAL_PAUSE) {
+            self.misbehaved(peer, "changes of this device that there were not, once more");
+            return self.handle_peer_down(&peer);
+        }
+        self.renewed = Some(now.at);
+        self.begin_incarnation()
     }
 
     /// A peer remembers changes of ours that we do not: this index was lost, copied or brought back
@@ -283,9 +305,12 @@ impl<I: Index> Folder<I> {
         for id in peers {
             self.announce_to(id, last)?;
             let received = self.index.cursor(&id)?.received;
+            let is_full = self.index.remote_count(&id)? >= self.remotes_max.0;
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
+            // What is not acknowledged is not followed by more.
+            let received = peer.said.filter(|_| is_full).map_or(received, |said| said.received);
             let ack = Ack { folder: self.params.folder, received, last, tree };
             // Where we stand interests a peer only once it knows how we came there.
             let is_due = match &peer.said {
