@@ -1,6 +1,8 @@
 //! Answers the control API out of what the hub and the folders say.
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,11 +16,13 @@ use crate::control::types::{
     PolicyStatus, RawPath, ReleaseFolder, Released, Restore, Restored, Status, SyncState, Time, Verified, Verify,
     WatchStatus, WouldRestore,
 };
+use crate::daemon::attention;
 use crate::daemon::control::Api;
 use crate::daemon::events::{Happened, What};
 use crate::daemon::folder::{Command, Report};
 use crate::daemon::history;
 use crate::daemon::hub::{Hub, Slot, State, chain};
+use crate::daemon::run::wall_ns;
 use crate::engine::brake::HeldCounts;
 use crate::engine::folder;
 use crate::engine::folder::{HeldBy, Note};
@@ -231,11 +235,7 @@ impl Daemon {
         let more = by.counts.files().saturating_sub(named.len() as u64);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let name = &asked.name;
-        let word = if name.contains(|c: char| !c.is_alphanumeric() && !"-_.".contains(c)) {
-            format!("'{}'", name.replace('\'', "'\\''"))
-        } else {
-            name.clone()
-        };
+        let word = attention::quoted(name);
         InboxItem {
             folder: Some(name.clone()),
             path: None,
@@ -270,7 +270,10 @@ impl Daemon {
                 id: device.id,
                 connected: session.is_some(),
                 address: session.map(|s| s.link.remote_addr),
-                since: session.map(|s| Time::from_unix_ns(s.since_ns)),
+                since: session
+                    .map(|s| s.since_ns)
+                    .or_else(|| self.hub.sightings.of(&device.id))
+                    .map(Time::from_unix_ns),
                 last_error: trouble.map(|t| t.what.clone()),
                 hint: match trouble {
                     Some(trouble) => trouble.hint.clone(),
@@ -280,6 +283,31 @@ impl Daemon {
             }
         };
         state.config.devices.iter().map(status).collect()
+    }
+
+    /// Tells of devices that have been away for long.
+    fn absences(&self) -> Vec<InboxItem> {
+        let state = self.hub.lock();
+        let is_away = |device: &&crate::config::Device| !state.sessions.contains_key(&device.id);
+        let told = state.config.devices.iter().filter(is_away).filter_map(|device| {
+            let last_ns = self.hub.sightings.of(&device.id)?;
+            attention::away(&device.name, &attention::quoted(&device.name), last_ns, wall_ns())
+        });
+        told.collect()
+    }
+
+    /// Tells of disks that are nearly full, each once.
+    fn full_disks(&self) -> Vec<InboxItem> {
+        let mut disks = BTreeSet::new();
+        let told = self.all().into_iter().filter_map(|(_, asked)| {
+            let (fs, meta) = (rustix::fs::statvfs(&asked.path).ok()?, std::fs::metadata(&asked.path).ok()?);
+            if !disks.insert(meta.dev()) {
+                return None;
+            }
+            let bytes = |blocks: u64| blocks.saturating_mul(fs.f_frsize);
+            attention::disk(&asked.name, &attention::quoted(&asked.name), bytes(fs.f_bavail), bytes(fs.f_blocks))
+        });
+        told.collect()
     }
 
     fn sockets(&self) -> Vec<String> {
@@ -414,6 +442,8 @@ impl Api for Daemon {
             held: None,
         });
         let mut items: Vec<_> = away.collect();
+        items.extend(self.absences());
+        items.extend(self.full_disks());
         for (asked, problems) in self.problems() {
             for problem in problems {
                 items.push(InboxItem {

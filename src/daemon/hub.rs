@@ -3,7 +3,7 @@
 //! One lock guards all of it and is held for short, never while a disk, a peer or a folder is waited
 //! for. Folders and sessions talk to each other through channels, without the hub.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,7 @@ use crate::daemon::peer::{self, Outgoing, PeerSender};
 use crate::daemon::pool::Pool;
 use crate::daemon::run::wall_ns;
 use crate::daemon::sandbox::Sandbox;
+use crate::daemon::sightings::Sightings;
 use crate::disk::ignore::Gitignores;
 use crate::engine::chunk::VerifiedChunk;
 use crate::engine::folder::Input;
@@ -120,6 +121,8 @@ pub struct Hub {
     changes: watch::Sender<u64>,
     /// What this process took from itself.
     pub sandbox: Sandbox,
+    /// When devices were last connected.
+    pub sightings: Sightings,
     /// What happened of late.
     pub events: Arc<Events>,
     /// Where it listens and by which interfaces, as the configuration said at the start.
@@ -142,6 +145,7 @@ impl Hub {
         config: Config,
         sandbox: Sandbox,
     ) -> Arc<Self> {
+        let sightings = Sightings::open(paths.state_dir.join("last-seen.json"));
         let network = config.network.clone();
         endpoint.set_interfaces(network.interfaces.clone());
         let empty = Config { devices: Vec::new(), folders: Vec::new(), ..config };
@@ -163,6 +167,7 @@ impl Hub {
             sessions_begun: AtomicU64::new(0),
             changes: watch::Sender::new(0),
             sandbox,
+            sightings,
             events: Arc::default(),
             network,
             listening: Mutex::default(),
@@ -419,6 +424,7 @@ impl Hub {
             tracing::error!(%error, "no thread for a session");
             self.end_session(&link.peer, number);
         }
+        self.note_sightings(None);
         self.say_changed();
     }
 
@@ -462,9 +468,20 @@ impl Hub {
             }
         };
         if let Some(session) = session {
+            self.note_sightings(Some(*device));
             self.leave_folders(device, &session);
             self.say_changed();
         }
+    }
+
+    /// Notes that the devices with a session are connected, and one besides that was.
+    pub fn note_sightings(&self, also: Option<DeviceId>) {
+        let (connected, known) = {
+            let state = self.lock();
+            let known: BTreeSet<DeviceId> = state.config.devices.iter().map(|device| device.id).collect();
+            (state.sessions.keys().copied().chain(also).collect::<Vec<_>>(), known)
+        };
+        self.sightings.note(connected, |device| known.contains(device), wall_ns());
     }
 
     fn leave_folders(&self, device: &DeviceId, session: &Session) {

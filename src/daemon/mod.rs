@@ -10,6 +10,7 @@
 pub mod control;
 
 mod api;
+mod attention;
 mod epoch;
 mod events;
 mod folder;
@@ -27,6 +28,7 @@ mod recover_tests;
 mod run;
 mod sandbox;
 mod seen;
+mod sightings;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -70,6 +72,8 @@ const DYING_PATIENCE: Duration = Duration::from_secs(30);
 const INTERFACE_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between two looks at where the folders lie.
 const LOOK_PAUSE: Duration = Duration::from_secs(2);
+/// Pause between two notes of which devices are connected.
+const SIGHTING_PAUSE: Duration = Duration::from_secs(600);
 /// Longest pause between two dials.
 const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -307,10 +311,21 @@ async fn keep_listening(
 /// Looks now and then whether the folders still lie in the directories that this process may reach: a disk
 /// that is mounted late is another directory than the one that was there.
 async fn keep_looking(hub: Arc<Hub>) {
+    let mut noted = Instant::now();
     loop {
         tokio::time::sleep(LOOK_PAUSE).await;
+        let is_due = noted.elapsed() > SIGHTING_PAUSE;
+        if is_due {
+            noted = Instant::now();
+        }
         let hub = hub.clone();
-        if tokio::task::spawn_blocking(move || hub.check_places()).await.is_err() {
+        let look = move || {
+            hub.check_places();
+            if is_due {
+                hub.note_sightings(None);
+            }
+        };
+        if tokio::task::spawn_blocking(look).await.is_err() {
             return;
         }
     }

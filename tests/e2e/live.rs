@@ -223,3 +223,31 @@ fn prometheus_is_answered_on_loopback() {
     served.kill().unwrap();
     served.wait().unwrap();
 }
+
+#[test]
+fn a_device_that_has_been_away_for_long_waits_for_a_person() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    a.wait_connected(&b);
+    b.stop();
+    wait_until("a knows that b is gone", || a.json(&["status"])["peers"][0]["connected"] == false);
+    let seen = a.json(&["status"])["peers"][0]["since"].as_str().unwrap().to_owned();
+    assert_eq!(a.cli(&["inbox"]).code, 0);
+    // It is known in the next life, too.
+    a.stop();
+    let file = a.home.join("state/last-seen.json");
+    let noted = std::fs::read_to_string(&file).unwrap();
+    let old = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * 20);
+    let ns = seen.parse::<jiff::Timestamp>().unwrap().as_nanosecond().to_string();
+    assert!(noted.contains(&ns), "{noted} {ns}");
+    std::fs::write(&file, noted.replace(&ns, &old.as_nanosecond().to_string())).unwrap();
+    a.serve();
+    let ran = a.cli(&["inbox"]);
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(ran.stdout.contains("the device b has been away for 20 days"), "{ran:?}");
+    assert!(ran.stdout.contains("kinfold device remove b"), "{ran:?}");
+    // Back again, it is no matter any more.
+    b.serve();
+    a.wait_connected(&b);
+    assert_eq!(a.cli(&["inbox"]).code, 0);
+}

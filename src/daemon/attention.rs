@@ -1,0 +1,88 @@
+//! What waits for a person beyond folders and their paths: disks that are nearly full, and devices that have been away
+//! for long. Each with what to do about it.
+
+use std::time::Duration;
+
+use crate::control::types::{InboxItem, Time};
+
+/// A device that was not connected for so long is told of.
+pub const AWAY_MAX: Duration = Duration::from_secs(14 * 86_400);
+/// A disk with less room than this, and less than [`DISK_SHARE_MIN`] of it, is nearly full.
+const DISK_ROOM_MIN: u64 = 1 << 30;
+/// One part in so many.
+const DISK_SHARE_MIN: u64 = 20;
+
+/// Returns what to tell of the disk of a folder with `free` bytes of `total`, if there is anything.
+pub fn disk(folder: &str, word: &str, free: u64, total: u64) -> Option<InboxItem> {
+    if free >= DISK_ROOM_MIN || free >= total / DISK_SHARE_MIN {
+        return None;
+    }
+    Some(InboxItem {
+        folder: Some(folder.to_owned()),
+        path: None,
+        what: format!("its disk is nearly full: {} MiB are free", free >> 20),
+        advice: format!(
+            "make room; `kinfold history` says what old versions take, \
+             `kinfold folder set {word} history_size='1 GiB'` bounds them"
+        ),
+        detail: String::new(),
+        held: None,
+    })
+}
+
+/// Returns what to tell of a device that was last connected at `last_ns`, if there is anything at `now_ns`.
+pub fn away(device: &str, word: &str, last_ns: i64, now_ns: i64) -> Option<InboxItem> {
+    let away = Duration::from_nanos(u64::try_from(now_ns.saturating_sub(last_ns)).unwrap_or(0));
+    if away < AWAY_MAX {
+        return None;
+    }
+    Some(InboxItem {
+        folder: None,
+        path: None,
+        what: format!("the device {device} has been away for {} days", away.as_secs() / 86_400),
+        advice: format!(
+            "start kinfold there; `kinfold doctor` says why it may not be reached; \
+             `kinfold device remove {word}` if there is no such device any more"
+        ),
+        detail: format!("last connected {}", Time::from_unix_ns(last_ns)),
+        held: None,
+    })
+}
+
+/// Returns a name as a shell reads it.
+pub fn quoted(name: &str) -> String {
+    if name.contains(|c: char| !c.is_alphanumeric() && !"-_.".contains(c)) {
+        format!("'{}'", name.replace('\'', "'\\''"))
+    } else {
+        name.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400_000_000_000;
+
+    #[test]
+    fn a_disk_is_nearly_full_when_little_is_left_of_it_and_little_at_all() {
+        let says = |free, total| disk("data", "data", free, total).is_some();
+        assert!(says(512 << 20, 100 << 30));
+        assert!(!says(2 << 30, 100 << 30), "two GiB are something, whatever the disk");
+        assert!(!says(100 << 20, 1 << 30), "a tenth of a small disk");
+        assert!(says(40 << 20, 1 << 30));
+        assert!(!says(0, 0), "a file system that tells nothing of its size");
+        let item = disk("data", "data", 512 << 20, 100 << 30).unwrap();
+        assert_eq!(item.what, "its disk is nearly full: 512 MiB are free");
+    }
+
+    #[test]
+    fn a_device_is_told_of_once_it_was_away_for_two_weeks() {
+        assert!(away("tv", "tv", 0, 14 * DAY - 1).is_none());
+        assert!(away("tv", "tv", 5 * DAY, 0).is_none(), "a clock that was set back");
+        let item = away("old tv", &quoted("old tv"), 0, 15 * DAY).unwrap();
+        assert_eq!(item.what, "the device old tv has been away for 15 days");
+        assert!(item.advice.contains("kinfold device remove 'old tv'"), "{}", item.advice);
+        assert_eq!(item.detail, "last connected 1970-01-01T00:00:00Z");
+    }
+}
