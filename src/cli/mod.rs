@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod output;
 pub mod place;
 pub mod restore;
+pub mod schema;
 pub mod serve;
 pub mod service;
 pub mod status;
@@ -110,6 +111,8 @@ enum Command {
     Demo(demo::Args),
     /// Print completions for a shell
     Completions(completions::Args),
+    /// Print the JSON Schema of what the daemon answers and `--json` prints
+    Schema,
     /// Write the manual pages into a directory
     Man(man::Args),
 }
@@ -141,6 +144,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Completions(args) => return completions::run(&args),
         Command::Man(args) => return man::run(&args),
+        Command::Schema => return schema::run(),
         Command::Demo(args) => return demo::run(&args),
         Command::Service(command) => return service::run(cli.home.as_deref(), command),
         _ => {}
@@ -165,7 +169,9 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Metrics(args) => metrics::run(&context, &args),
         Command::Doctor(args) => doctor::run(&context, &args),
         Command::Import(command) => import::run(&context, command),
-        Command::Completions(_) | Command::Man(_) | Command::Demo(_) | Command::Service(_) => Ok(Exit::Done),
+        Command::Completions(_) | Command::Man(_) | Command::Schema | Command::Demo(_) | Command::Service(_) => {
+            Ok(Exit::Done)
+        }
     }
 }
 

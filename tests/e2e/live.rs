@@ -251,3 +251,94 @@ fn a_device_that_has_been_away_for_long_waits_for_a_person() {
     a.wait_connected(&b);
     assert_eq!(a.cli(&["inbox"]).code, 0);
 }
+
+/// Says what of a value is not as a schema says; enough of JSON Schema for the one that the program prints.
+fn faults(root: &serde_json::Value, schema: &serde_json::Value, value: &serde_json::Value, at: &str) -> Vec<String> {
+    if let Some(name) = schema["$ref"].as_str() {
+        let definition = root.pointer(name.trim_start_matches('#')).unwrap_or_else(|| panic!("{name} is nowhere"));
+        return faults(root, definition, value, at);
+    }
+    for (key, most) in [("oneOf", 1), ("anyOf", usize::MAX)] {
+        if let Some(ways) = schema[key].as_array() {
+            let fitting = ways.iter().filter(|way| faults(root, way, value, at).is_empty()).count();
+            return if fitting >= 1 && fitting <= most {
+                vec![]
+            } else {
+                vec![format!("{at}: {value} fits {fitting} of {ways:?}")]
+            };
+        }
+    }
+    if let Some(word) = schema.get("const") {
+        return if word == value { vec![] } else { vec![format!("{at}: {value} is not {word}")] };
+    }
+    let is_right = match schema["type"].as_str() {
+        Some("object") => value.is_object(),
+        Some("array") => value.is_array(),
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_u64(),
+        Some("boolean") => value.is_boolean(),
+        Some("null") => value.is_null(),
+        other => panic!("{at}: the type {other:?}"),
+    };
+    if !is_right {
+        return vec![format!("{at}: {value} is no {}", schema["type"])];
+    }
+    let mut found = vec![];
+    for item in value.as_array().into_iter().flatten() {
+        found.extend(faults(root, &schema["items"], item, &format!("{at}[]")));
+    }
+    for name in schema["required"].as_array().into_iter().flatten() {
+        if value.get(name.as_str().unwrap()).is_none() {
+            found.push(format!("{at} lacks {name}"));
+        }
+    }
+    for (name, below) in value.as_object().into_iter().flatten() {
+        match schema["properties"].get(name) {
+            Some(of) => found.extend(faults(root, of, below, &format!("{at}.{name}"))),
+            None => found.push(format!("{at}.{name} is not told of")),
+        }
+    }
+    found
+}
+
+#[test]
+fn what_is_printed_as_json_is_as_the_schema_says() {
+    let lab = Lab::new();
+    let (a, b) = lab.pair();
+    a.write("f.txt", "one side");
+    b.write("f.txt", "the other, which is longer");
+    a.serve();
+    b.serve();
+    a.wait_connected(&b);
+    wait_settled(&[&a, &b]);
+    a.write("g.txt", "first");
+    wait_settled(&[&a, &b]);
+    a.write("g.txt", "second");
+    wait_until("b has the second", || b.read("g.txt").as_deref() == Some("second"));
+    wait_settled(&[&a, &b]);
+    let root: serde_json::Value = serde_json::from_str(&b.ok(&["schema"])).unwrap();
+    let check = |name: &str, value: &serde_json::Value| {
+        let schema = &root["$defs"][name];
+        assert!(schema.is_object(), "there is no {name}");
+        let found = faults(&root, schema, value, name);
+        assert!(found.is_empty(), "{found:#?}");
+    };
+    let each = |name: &str, list: &serde_json::Value| {
+        let list = list.as_array().unwrap();
+        assert!(!list.is_empty(), "nothing to check of {name}");
+        list.iter().for_each(|value| check(name, value));
+    };
+    check("Status", &b.json(&["status"]));
+    each("InboxItem", &b.json(&["inbox"]));
+    each("Conflict", &b.json(&["conflicts", "list"]));
+    each("HistoryEntry", &b.json(&["history", &b.text("g.txt")]));
+    each("Verified", &b.json(&["verify"]));
+    check("Restored", &b.json(&["restore", &b.text("g.txt"), "--dry-run"]));
+    for (name, lines) in [("Event", b.ok(&["events", "--no-follow"])), ("LogLine", b.ok(&["log", "--json"]))] {
+        each(name, &lines_of(&lines).into());
+    }
+    // It finds what it is for.
+    let mut wrong = b.json(&["status"]);
+    wrong["folders"][0]["files"] = "many".into();
+    assert_eq!(faults(&root, &root["$defs"]["Status"], &wrong, "Status").len(), 1);
+}

@@ -110,7 +110,7 @@ pub fn page() -> String {
         for field in kind.fields {
             page.request(format!(".It Ic {}", field.name));
             page.prose(&match field.kind {
-                Some(kind) => format!("{kind}. {}", field.about),
+                Some(kind) => format!("{}. {}", in_words(&kind), field.about),
                 None => field.about,
             });
         }
@@ -139,9 +139,60 @@ struct Kind {
 /// A field, or a word that a value may have.
 struct Field {
     name: String,
-    /// What it is; `None` for a word.
+    /// Its type in the source; `None` for a word.
     kind: Option<String>,
+    /// Whether it may be left out.
+    is_optional: bool,
     about: String,
+}
+
+/// Returns a JSON Schema (draft 2020-12) that has a definition for each type.
+pub fn schema() -> serde_json::Value {
+    use serde_json::json;
+    let mut definitions = serde_json::Map::new();
+    for kind in types(TYPES) {
+        let is_words = kind.fields.iter().all(|field| field.kind.is_none());
+        let definition = if is_words {
+            let words: Vec<_> =
+                kind.fields.iter().map(|field| json!({"const": field.name, "description": field.about})).collect();
+            json!({"description": kind.about, "oneOf": words})
+        } else {
+            let mut properties = serde_json::Map::new();
+            let mut required = vec![];
+            for field in kind.fields {
+                let mut of = schema_of(field.kind.as_deref().unwrap_or_default());
+                of["description"] = field.about.into();
+                if !field.is_optional {
+                    required.push(field.name.clone());
+                }
+                properties.insert(field.name, of);
+            }
+            json!({"description": kind.about, "type": "object", "properties": properties, "required": required})
+        };
+        definitions.insert(kind.name, definition);
+    }
+    let bytes = json!({"type": "object", "properties": {"base64": {"type": "string"}, "text": {"type": "string"}},
+        "required": ["base64", "text"]});
+    definitions.insert("RawPath".to_owned(), json!({"oneOf": [{"type": "string"}, bytes]}));
+    json!({"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": definitions})
+}
+
+fn schema_of(kind: &str) -> serde_json::Value {
+    use serde_json::json;
+    let inner = |wrapper: &str| kind.strip_prefix(wrapper).and_then(|rest| rest.strip_suffix('>'));
+    if let Some(kind) = inner("Option<") {
+        return json!({"anyOf": [schema_of(kind), {"type": "null"}]});
+    }
+    if let Some(kind) = inner("Vec<") {
+        return json!({"type": "array", "items": schema_of(kind)});
+    }
+    match kind {
+        "u64" | "u32" | "usize" => json!({"type": "integer", "minimum": 0}),
+        "bool" => json!({"type": "boolean"}),
+        "Time" => json!({"type": "string", "format": "date-time"}),
+        "String" | "SocketAddr" | "DeviceId" | "FolderId" | "Right" => json!({"type": "string"}),
+        other => json!({"$ref": format!("#/$defs/{other}")}),
+    }
 }
 
 /// Reads the types out of their source.
@@ -170,16 +221,21 @@ fn types(source: &str) -> Vec<Kind> {
 }
 
 fn fields<'a>(lines: impl Iterator<Item = &'a str>, case: &str) -> Vec<Field> {
-    let (mut about, mut fields) = (vec![], vec![]);
+    let (mut about, mut fields, mut has_default) = (vec![], vec![], false);
     for line in lines {
         if let Some(text) = line.strip_prefix("/// ") {
             about.push(text);
         } else if let Some((name, kind)) = line.strip_prefix("pub ").and_then(|line| line.split_once(": ")) {
-            let kind = Some(in_words(kind.trim_end_matches(',')));
-            fields.push(Field { name: name.to_owned(), kind, about: std::mem::take(&mut about).join(" ") });
-        } else if !line.starts_with("#[") {
+            let kind = kind.trim_end_matches(',').to_owned();
+            let is_optional = std::mem::take(&mut has_default) || kind.starts_with("Option<");
+            let about = std::mem::take(&mut about).join(" ");
+            fields.push(Field { name: name.to_owned(), kind: Some(kind), is_optional, about });
+        } else if line.starts_with("#[") {
+            has_default |= line.contains("default");
+        } else {
             let name = in_case(line.trim_end_matches(','), case);
-            fields.push(Field { name, kind: None, about: std::mem::take(&mut about).join(" ") });
+            let about = std::mem::take(&mut about).join(" ");
+            fields.push(Field { name, kind: None, is_optional: false, about });
         }
     }
     fields
@@ -262,7 +318,8 @@ mod tests {
             assert!(!kind.about.is_empty() && !kind.fields.is_empty(), "{}", kind.name);
             for field in &kind.fields {
                 assert!(!field.about.is_empty(), "{}.{}", kind.name, field.name);
-                let named = field.kind.iter().flat_map(|text| text.split('`').skip(1).step_by(2));
+                let words = field.kind.as_deref().map(in_words).unwrap_or_default();
+                let named = words.split('`').skip(1).step_by(2);
                 named.for_each(|name| assert!(names.contains(name), "{}.{}: {name}", kind.name, field.name));
             }
         }

@@ -4,7 +4,7 @@
 //! Those of the commands are made from the table that also reads the arguments, so they cannot tell of what is not
 //! there. The others lie in `man/` of the sources and are part of the program. All are in the language mdoc.
 
-mod api;
+pub mod api;
 mod mdoc;
 mod notes;
 
