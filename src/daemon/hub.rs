@@ -424,7 +424,7 @@ impl Hub {
             tracing::error!(%error, "no thread for a session");
             self.end_session(&link.peer, number);
         }
-        self.note_sightings(None);
+        self.keep_sightings();
         self.say_changed();
     }
 
@@ -460,6 +460,8 @@ impl Hub {
     }
 
     fn end_session(&self, device: &DeviceId, number: u64) {
+        // Before it is seen to be gone, so that nobody reads when it was there an hour ago.
+        self.note_sightings();
         let session = {
             let mut state = self.lock();
             match state.sessions.get(device) {
@@ -468,20 +470,26 @@ impl Hub {
             }
         };
         if let Some(session) = session {
-            self.note_sightings(Some(*device));
             self.leave_folders(device, &session);
             self.say_changed();
+            self.sightings.save();
         }
     }
 
-    /// Notes that the devices with a session are connected, and one besides that was.
-    pub fn note_sightings(&self, also: Option<DeviceId>) {
+    /// Takes note that the devices with a session are connected.
+    fn note_sightings(&self) {
         let (connected, known) = {
             let state = self.lock();
             let known: BTreeSet<DeviceId> = state.config.devices.iter().map(|device| device.id).collect();
-            (state.sessions.keys().copied().chain(also).collect::<Vec<_>>(), known)
+            (state.sessions.keys().copied().collect::<Vec<_>>(), known)
         };
         self.sightings.note(connected, |device| known.contains(device), wall_ns());
+    }
+
+    /// Writes down that the devices with a session are connected.
+    pub fn keep_sightings(&self) {
+        self.note_sightings();
+        self.sightings.save();
     }
 
     fn leave_folders(&self, device: &DeviceId, session: &Session) {

@@ -322,7 +322,7 @@ async fn keep_looking(hub: Arc<Hub>) {
         let look = move || {
             hub.check_places();
             if is_due {
-                hub.note_sightings(None);
+                hub.keep_sightings();
             }
         };
         if tokio::task::spawn_blocking(look).await.is_err() {

@@ -32,16 +32,17 @@ impl Sightings {
         Self { path, last: Mutex::new(last.collect()) }
     }
 
-    /// Takes note that devices are, or were a moment ago, connected; and forgets those that are not `known` any more.
+    /// Takes note that devices are connected; and forgets those that are not `known` any more.
     pub fn note(&self, devices: impl IntoIterator<Item = DeviceId>, known: impl Fn(&DeviceId) -> bool, now_ns: i64) {
-        let text = {
-            let mut last = self.lock();
-            last.extend(devices.into_iter().map(|device| (device, now_ns)));
-            last.retain(|device, _| known(device));
-            let by_text: BTreeMap<String, i64> = last.iter().map(|(id, ns)| (id.to_string(), *ns)).collect();
-            serde_json::to_string(&by_text)
-        };
-        let Ok(text) = text else { return };
+        let mut last = self.lock();
+        last.extend(devices.into_iter().map(|device| (device, now_ns)));
+        last.retain(|device, _| known(device));
+    }
+
+    /// Writes the file. That it cannot be written is no matter.
+    pub fn save(&self) {
+        let by_text: BTreeMap<String, i64> = self.lock().iter().map(|(id, ns)| (id.to_string(), *ns)).collect();
+        let Ok(text) = serde_json::to_string(&by_text) else { return };
         if let Err(error) = write_atomically(&self.path, text.as_bytes(), 0o600) {
             tracing::debug!(%error, "when devices were last connected cannot be noted");
         }
@@ -73,9 +74,11 @@ mod tests {
         let sightings = Sightings::open(path.clone());
         sightings.note([id(1), id(2)], |_| true, 7);
         sightings.note([id(1)], |_| true, 8);
+        sightings.save();
         let again = Sightings::open(path.clone());
         assert_eq!((again.of(&id(1)), again.of(&id(2)), again.of(&id(3))), (Some(8), Some(7), None));
         again.note([], |device| *device == id(2), 9);
+        again.save();
         assert_eq!((again.of(&id(1)), Sightings::open(path).of(&id(1))), (None, None));
     }
 
@@ -88,6 +91,7 @@ mod tests {
             let sightings = Sightings::open(path.clone());
             assert_eq!(sightings.of(&id(1)), None);
             sightings.note([id(1)], |_| true, 5);
+            sightings.save();
             assert_eq!(Sightings::open(path.clone()).of(&id(1)), Some(5));
         }
         std::fs::File::create(&path).unwrap().set_len(FILE_LEN_MAX + 1).unwrap();
