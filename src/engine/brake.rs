@@ -50,6 +50,8 @@ const STORED_LEN_MAX: usize = 4 << 20;
 /// Where a peer's record stands with the brake.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Standing {
+    /// It calls for nothing: the peer leaves the path out, or this device does.
+    Apart,
     /// It was not judged, or needs no judgement.
     #[default]
     Open,
@@ -94,7 +96,7 @@ impl HeldCounts {
             Standing::Held if is_live => Some(&mut self.rewritten),
             Standing::Held => Some(&mut self.deleted),
             Standing::HeldDir => Some(&mut self.dirs),
-            Standing::Open | Standing::Cleared => None,
+            Standing::Apart | Standing::Open | Standing::Cleared => None,
         }
     }
 }

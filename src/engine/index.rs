@@ -21,7 +21,8 @@ pub struct Local {
     /// What lay on the disk when the record was made; `None` for tombstones.
     pub stat: Option<Stat>,
     /// Whether the path is left out by the ignore rules. Its record then only remembers what was
-    /// there before, is neither announced nor changed, and a missing file is not a deletion.
+    /// there before and does not change; what is announced is that it is left out, under `sequence`. A missing
+    /// file is not a deletion.
     pub ignored: bool,
     /// When this record came to be here, in nanoseconds since 1970, for history.
     pub since_ns: i64,
@@ -50,6 +51,11 @@ pub struct Cursor {
     /// This device's last change when both were last known to hold just the same: of all up to here the peer
     /// holds what is held here, or something newer.
     pub agreed: Sequence,
+    /// What the peer leaves out of what is held here: the sum of the hashes of the live records at paths that it
+    /// withdrew, to be taken out of the tree's hash where the two are compared.
+    pub apart: [u8; 32],
+    /// The number of the peer's records that stand apart: at paths that it leaves out, or this device does.
+    pub left_out: u64,
 }
 
 /// A former version of a path that was put aside.
@@ -123,7 +129,7 @@ pub trait Index {
     /// Forgets a path altogether.
     fn drop_local(&mut self, path: &RelPath) -> Result<(), Self::Error>;
 
-    /// Returns up to `limit` records after `since` in the order of sequences, ignored ones left out,
+    /// Returns up to `limit` records after `since` in the order of sequences, ignored ones included,
     /// with their recipes where these have at most `INLINE_CHUNKS_MAX` chunks.
     fn changes_since(&self, since: Sequence, limit: usize) -> Result<Vec<(Local, Option<Recipe>)>, Self::Error>;
 

@@ -168,9 +168,7 @@ impl MemoryIndex {
         let local = &held.local;
         let path = &local.record.path;
         join(&mut self.children, path.parent(), path);
-        if !local.ignored {
-            join(&mut self.announced, local.sequence, path);
-        }
+        join(&mut self.announced, local.sequence, path);
         if !is_live(local) {
             return;
         }

@@ -51,6 +51,19 @@ pub struct FileBody {
     pub content: ContentId,
 }
 
+impl Record {
+    /// Says that a device leaves a path out: it neither holds nor wants anything there, whatever lies on its disk. That
+    /// is no deletion. It has seen no change, which nothing that is held ever has.
+    pub fn withdrawn(path: RelPath, by: DeviceTag) -> Self {
+        Self { path, version: VersionVector::default(), by, body: Body::Tombstone }
+    }
+
+    /// Whether it says only that its device leaves the path out.
+    pub fn is_withdrawn(&self) -> bool {
+        self.version.is_empty()
+    }
+}
+
 impl Body {
     /// Returns whether something is there.
     pub fn is_live(&self) -> bool {

@@ -280,6 +280,7 @@ pub(crate) fn encode_remote(path_key: &[u8], peer: i64, remote: &Remote) -> Vec<
         Standing::Held => 1,
         Standing::HeldDir => 2,
         Standing::Cleared => 3,
+        Standing::Apart => 4,
     };
     out.push(standing << 1 | u8::from(remote.recipe.is_some()));
     if let Some(recipe) = &remote.recipe {
@@ -302,6 +303,7 @@ pub(crate) fn decode_remote(path: RelPath, path_key: &[u8], peer: i64, blob: &[u
         1 => Standing::Held,
         2 => Standing::HeldDir,
         3 => Standing::Cleared,
+        4 => Standing::Apart,
         _ => return Err(Malformed("an unknown form of a peer's record")),
     };
     let recipe = if form & 1 == 1 {

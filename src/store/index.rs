@@ -438,9 +438,9 @@ impl Index for SqliteIndex {
 
     fn changes_since(&self, since: Sequence, limit: usize) -> Result<Vec<(Local, Option<Recipe>)>, StoreError> {
         const SQL: &str = "SELECT dir, name, state, seq, data FROM entry INDEXED BY entry_by_seq \
-                           WHERE seq > ? AND state <= 2 ORDER BY seq";
+                           WHERE seq > ? ORDER BY seq";
         let Ok(since) = i64::try_from(since.0) else { return Ok(Vec::new()) };
-        let entries = self.select(SQL, [since], limit, |entry| !entry.state.is_ignored())?;
+        let entries = self.select(SQL, [since], limit, |_| true)?;
         let with_recipe = |entry: Entry| {
             let is_inline = !matches!(entry.recipe, StoredRecipe::Parts { chunks, .. } if chunks > INLINE_CHUNKS_MAX);
             let recipe = if is_inline { self.recipe_of(&entry)? } else { None };

@@ -29,7 +29,8 @@ pub(crate) struct Peers(BTreeMap<DeviceId, Peer>);
 
 impl Peers {
     pub(crate) fn read(conn: &Connection) -> Result<Self, StoreError> {
-        const SQL: &str = "SELECT peer, device, incarnation, received, acknowledged, remotes, sum, agreed FROM peer";
+        const SQL: &str = "SELECT peer, device, incarnation, received, acknowledged, remotes, sum, agreed, left_out, \
+                           apart FROM peer";
         let mut statement = conn.prepare_cached(SQL).at(TABLE)?;
         let mut rows = statement.query([]).at(TABLE)?;
         let mut peers = BTreeMap::new();
@@ -41,6 +42,8 @@ impl Peers {
                 received: Sequence(number(3)?),
                 acknowledged: Sequence(number(4)?),
                 agreed: Sequence(number(7)?),
+                left_out: number(8)?,
+                apart: row.get::<_, Option<[u8; 32]>>(9).at(TABLE)?.unwrap_or_default(),
             };
             let peer = Peer { number: row.get(0).at(TABLE)?, cursor, remotes: number(5)?, is_changed: false };
             if number(6)? != u64::from(peer.sum(&device)) {
@@ -54,7 +57,7 @@ impl Peers {
     /// Writes what changed since the last time.
     pub(crate) fn write(&mut self, conn: &Connection) -> Result<(), StoreError> {
         const SQL: &str = "REPLACE INTO peer (peer, device, incarnation, received, acknowledged, remotes, sum, \
-                           agreed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+                           agreed, left_out, apart) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let mut statement = conn.prepare_cached(SQL).at(TABLE)?;
         for (device, peer) in self.0.iter_mut().filter(|(_, peer)| peer.is_changed) {
             let parameters = rusqlite::params![
@@ -66,6 +69,8 @@ impl Peers {
                 peer.remotes as i64,
                 peer.sum(device),
                 peer.cursor.agreed.0 as i64,
+                peer.cursor.left_out as i64,
+                (peer.cursor.apart != [0; 32]).then_some(peer.cursor.apart),
             ];
             statement.execute(parameters).at(TABLE)?;
             peer.is_changed = false;
@@ -103,13 +108,17 @@ impl Peer {
     fn sum(&self, device: &DeviceId) -> u32 {
         let mut covered = vec![b'q', u8::from(self.cursor.incarnation.is_some())];
         let incarnation = self.cursor.incarnation.map_or(0, |incarnation| incarnation.0);
-        let Cursor { received, acknowledged, agreed, .. } = self.cursor;
+        let Cursor { received, acknowledged, agreed, left_out, apart, .. } = self.cursor;
         for number in [self.number as u64, incarnation, received.0, acknowledged.0, self.remotes] {
             covered.extend_from_slice(&number.to_le_bytes());
         }
         if agreed != Sequence(0) {
             // Rows of the version before this number was there are what they were.
             covered.extend_from_slice(&agreed.0.to_le_bytes());
+        }
+        if left_out != 0 || apart != [0; 32] {
+            covered.extend_from_slice(&left_out.to_le_bytes());
+            covered.extend_from_slice(&apart);
         }
         covered.extend_from_slice(device.as_bytes());
         codec::sum_of(&covered)

@@ -1,4 +1,4 @@
--- The index of one folder on one device: format version 5.
+-- The index of one folder on one device: format version 6.
 --
 -- This file is the description of the format and also what creates it. A change of it is a new
 -- version, with a step in migrations.rs that leads there from the one before.
@@ -56,7 +56,7 @@ CREATE TABLE entry (
     data  BLOB NOT NULL,
     PRIMARY KEY (dir, name)
 ) WITHOUT ROWID;
-CREATE INDEX entry_by_seq ON entry (seq) WHERE state <= 2;
+CREATE INDEX entry_by_seq ON entry (seq);
 CREATE INDEX entry_by_ino ON entry (ino) WHERE ino IS NOT NULL;
 CREATE INDEX entry_by_chunk ON entry (chunk) WHERE chunk IS NOT NULL;
 CREATE INDEX entry_copies ON entry (dir, name) WHERE state = 1;
@@ -93,8 +93,10 @@ CREATE TABLE peer (
     received     INTEGER NOT NULL,
     acknowledged INTEGER NOT NULL,
     remotes      INTEGER NOT NULL, -- The number of rows in `remote`.
-    sum          INTEGER NOT NULL, -- Over `agreed` as well, unless that is 0.
-    agreed       INTEGER NOT NULL DEFAULT 0 -- The last change when both last held the same.
+    sum          INTEGER NOT NULL, -- Over the following as well, unless they are 0 or NULL.
+    agreed       INTEGER NOT NULL DEFAULT 0, -- The last change when both last held the same.
+    left_out     INTEGER NOT NULL DEFAULT 0, -- Rows in `remote` at paths that one of the two leaves out.
+    apart        BLOB -- The sum of the hashes of what is held here and left out there; NULL for none.
 );
 
 -- What peers hold, where that is not what this device holds or has seen.
@@ -136,4 +138,4 @@ CREATE INDEX kept_by_path ON kept (path);
 CREATE INDEX kept_by_until ON kept (until);
 
 PRAGMA application_id = 0x4b494e46;
-PRAGMA user_version = 5;
+PRAGMA user_version = 6;

@@ -131,7 +131,7 @@ pub struct Ack {
     pub received: Sequence,
     /// The speaker's last sequence.
     pub last: Sequence,
-    /// The hash of the speaker's tree.
+    /// The hash of the speaker's tree, without what the hearer has said that it leaves out.
     pub tree: [u8; 32],
 }
 
@@ -457,6 +457,7 @@ mod raw {
         Dir(u16),
         Symlink(Vec<u8>),
         File { mode: u16, mtime_ns: i64, size: u64, content: [u8; 32] },
+        Withdrawn,
     }
 
     #[derive(Serialize, Deserialize)]
@@ -574,6 +575,7 @@ mod raw {
                 version: record.version.counters().iter().map(|(author, n)| (author.0, *n)).collect(),
                 by: record.by.0,
                 body: match &record.body {
+                    Body::Tombstone if record.is_withdrawn() => RecordBody::Withdrawn,
                     Body::Tombstone => RecordBody::Tombstone,
                     Body::Dir { mode } => RecordBody::Dir(*mode),
                     Body::Symlink { target } => RecordBody::Symlink(target.to_vec()),
@@ -592,6 +594,10 @@ mod raw {
 
     impl SentRecord {
         fn check(self) -> Result<super::SentRecord, DecodeError> {
+            // Who leaves a path out has seen no change, and only who does has not.
+            if self.version.is_empty() != matches!(self.body, RecordBody::Withdrawn) {
+                return Err(DecodeError::Impossible("version"));
+            }
             let version = self.version.into_iter().map(|(author, n)| (AuthorId(author), n)).collect();
             let record = Record {
                 path: path(&self.path)?,
@@ -599,9 +605,6 @@ mod raw {
                 by: DeviceTag(self.by),
                 body: self.body.check()?,
             };
-            if record.version.is_empty() {
-                return Err(DecodeError::Impossible("version"));
-            }
             let recipe = match self.recipe {
                 Some(chunks) => {
                     bounded(chunks.len(), limits::INLINE_CHUNKS_MAX, "number of chunks")?;
@@ -637,7 +640,7 @@ mod raw {
         fn check(self) -> Result<Body, DecodeError> {
             let mode = |mode: u16| if mode > 0o777 { Err(DecodeError::Impossible("mode")) } else { Ok(mode) };
             Ok(match self {
-                Self::Tombstone => Body::Tombstone,
+                Self::Tombstone | Self::Withdrawn => Body::Tombstone,
                 Self::Dir(bits) => Body::Dir { mode: mode(bits)? },
                 Self::Symlink(target) => {
                     if target.is_empty() || target.len() > limits::SYMLINK_LEN_MAX || target.contains(&0) {

@@ -113,6 +113,12 @@ on_both! {
         assert_eq!(recipes, [None, Some(short), Some(recipe(1))]);
         let after: Vec<Local> = index.changes_since(Sequence(1), 1).unwrap().into_iter().map(|c| c.0).collect();
         assert_eq!(names(&after), ["b"]);
+        // What is left out is told as well; that it is, and in its turn.
+        let ignored = Local { ignored: true, sequence: Sequence(4), ..file("c", &long) };
+        index.set_local(&ignored, None).unwrap();
+        let changes = index.changes_since(Sequence(0), 9).unwrap();
+        assert_eq!(names(&changes.iter().map(|c| c.0.clone()).collect::<Vec<_>>()), ["b", "a", "c"]);
+        assert!(changes[2].0.ignored);
     }
 
     fn an_inode_leads_to_its_live_files(index) {

@@ -148,7 +148,9 @@ pub fn apply<I: Index>(index: &mut I, op: &Op) {
         }
         Op::Agree { peer: n, seed } => {
             let cursor = index.cursor(&peer(n)).unwrap();
-            index.set_cursor(&peer(n), Cursor { agreed: Sequence(seed % 80), ..cursor }).unwrap();
+            let apart = [(seed % 3) as u8; 32];
+            let cursor = Cursor { agreed: Sequence(seed % 80), apart, left_out: seed % 5, ..cursor };
+            index.set_cursor(&peer(n), cursor).unwrap();
         }
         Op::DropPeer { peer: n } => index.drop_peer(&peer(n)).unwrap(),
         Op::Keep { at, seed } => index.add_kept(&kept(at_path(at), seed)).unwrap(),

@@ -278,6 +278,75 @@ fn what_is_ignored_stays_where_it_is() {
     assert_eq!(b.read("notes.txt").as_deref(), Some("before"));
 }
 
+/// One device leaves out what the others go on with: nobody asks it for that, nobody waits for it, and nothing of it is
+/// deleted there or elsewhere; when it counts again, what was done on both sides meets.
+#[test]
+fn what_one_device_leaves_out_goes_on_among_the_others_and_meets_again() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    a.wait_connected(&b);
+    for name in ["edited there", "deleted there", "edited here", "edited on both", "as it was", "removed here"] {
+        a.write(&format!("target/{name}"), name);
+    }
+    a.write(".gitignore", "target/\n");
+    a.write("counts", "1");
+    wait_settled(&[&a, &b]);
+    let settled = || {
+        a.wait();
+        b.wait();
+    };
+    let all = a.folder(DATA).files;
+    a.ok(&["folder", "set", DATA, "gitignore=true"]);
+    wait_until("a leaves six files out", || a.folder(DATA).files + 6 == all);
+    settled();
+
+    b.write("target/edited there", "by b");
+    b.remove("target/deleted there");
+    b.write("target/edited on both", "by b, and longer");
+    b.write("target/new there", "by b");
+    b.write("counts", "2, by b");
+    a.write("target/edited here", "by a");
+    a.write("target/edited on both", "by a");
+    a.write("target/new here", "by a");
+    a.remove("target/removed here");
+    wait_until("what counts goes on", || a.read("counts").as_deref() == Some("2, by b"));
+    a.ok(&["folder", "scan", DATA]);
+    b.ok(&["folder", "scan", DATA]);
+    settled();
+    assert_eq!(a.read("target/edited there").as_deref(), Some("edited there"));
+    assert_eq!(a.read("target/deleted there").as_deref(), Some("deleted there"));
+    assert!(!a.has("target/new there") && !b.has("target/new here"));
+    assert_eq!(b.read("target/edited here").as_deref(), Some("edited here"));
+    assert_eq!(b.read("target/removed here").as_deref(), Some("removed here"));
+    // It is so after a restart of either, too.
+    b.stop();
+    b.serve();
+    a.stop();
+    a.serve();
+    a.wait_connected(&b);
+    settled();
+    assert!(a.has("target/deleted there") && !a.has("target/new there") && !b.has("target/new here"));
+
+    a.ok(&["folder", "set", DATA, "gitignore=false"]);
+    wait_until("both have the new ones", || a.has("target/new there") && b.has("target/new here"));
+    let tree = wait_settled(&[&a, &b]);
+    for (name, content) in [
+        ("edited there", Some("by b")),
+        ("deleted there", None),
+        ("edited here", Some("by a")),
+        ("as it was", Some("as it was")),
+        // It was not known whether it was meant to go everywhere.
+        ("removed here", Some("removed here")),
+    ] {
+        assert_eq!(a.read(&format!("target/{name}")).as_deref(), content, "{name}");
+    }
+    let copies = conflict_copies(&tree);
+    assert_eq!(copies.len(), 1, "{copies:?}");
+    let mut both = [a.read("target/edited on both").unwrap(), fs::read_to_string(a.at(copies[0])).unwrap()];
+    both.sort();
+    assert_eq!(both, ["by a", "by b, and longer"]);
+}
+
 #[test]
 fn many_small_edits_at_once_from_both_sides_converge() {
     let lab = Lab::new();

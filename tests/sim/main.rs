@@ -6,8 +6,7 @@
 //! the devices say the truth about being in sync?
 //!
 //! `SIM_SEED=n` plays one seed (`SIM_TRACE=1` prints what happens), `SIM_RUNS=n` that many from `SIM_FROM`
-//! on, or from zero. `SIM_IGNORE=1` lets ignore rules come and go in every third world. `tests/sim/long.rs`
-//! plays for as long as one likes.
+//! on, or from zero. In every third world ignore rules come and go. `tests/sim/long.rs` plays for as long as one likes.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 

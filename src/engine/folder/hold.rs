@@ -55,6 +55,7 @@ impl<I: Index> Folder<I> {
         remote: Option<&Remote>,
     ) -> Result<(), I::Error> {
         let is_held = remote.is_some_and(|remote| remote.standing.is_held());
+        self.note_apart(peer, path, remote)?;
         if is_held || !self.brake.held().is_empty() {
             let before = self.index.remote(peer, path)?;
             let facts = |remote: &Remote| (remote.standing, remote.record.body.is_live());
@@ -92,7 +93,7 @@ impl<I: Index> Folder<I> {
         match best.standing {
             Standing::Cleared => Ok(true),
             Standing::Held | Standing::HeldDir => Ok(false),
-            Standing::Open => {
+            Standing::Open | Standing::Apart => {
                 let is_its_own = providers.iter().any(|peer| DeviceTag::of(peer) == local.record.by);
                 if is_its_own && self.brake.is_young(path, local.since_ns, now.wall_ns) {
                     return Ok(true);

@@ -10,14 +10,12 @@ use crate::engine::folder::take::Retry;
 use crate::engine::folder::{Folder, Note, Now, Output};
 use crate::engine::index::{Index, Local};
 use crate::engine::reconcile::{Verdict, reconcile};
-use crate::model::id::Sequence;
 use crate::model::limits;
 use crate::model::path::RelPath;
 use crate::model::problem::ProblemKind;
 use crate::model::recipe::Recipe;
 use crate::model::record::{Body, FileBody, Record};
 use crate::model::stat::{Kind, Stat};
-use crate::model::version::VersionVector;
 
 /// How long a file that changed while it was read is left alone.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
@@ -206,63 +204,6 @@ impl<I: Index> Folder<I> {
                 let body = Body::Symlink { target };
                 self.handle_plain(now, path, local, stat, body)
             }
-        }
-    }
-
-    /// A path that the rules leave out keeps its record as a memory, which is not announced.
-    fn handle_ignored(&mut self, path: &RelPath, local: Option<Local>) -> Result<(), I::Error> {
-        match local {
-            Some(local) if local.ignored => Ok(()),
-            Some(local) if local.record.body.is_live() => self.set_ignored(local),
-            // Nothing was known of it, but a peer has something there: it must not be taken.
-            None if !self.index.remotes(path)?.is_empty() => {
-                let record = Record {
-                    path: path.clone(),
-                    version: VersionVector::default(),
-                    by: self.tag,
-                    body: Body::Tombstone,
-                };
-                let local = Local { record, sequence: Sequence(0), stat: None, ignored: true, since_ns: 0 };
-                self.is_changed = true;
-                self.index.set_local(&local, None)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn set_ignored(&mut self, mut local: Local) -> Result<(), I::Error> {
-        if local.record.body.is_dir() {
-            for child in self.index.children(Some(&local.record.path))? {
-                if child.record.body.is_live() && !child.ignored {
-                    self.set_ignored(child)?;
-                }
-            }
-        }
-        self.change_tree(&local.record.path, &local.record.body, false)?;
-        self.is_changed = true;
-        local.ignored = true;
-        self.index.set_local(&local, None)
-    }
-
-    /// Something lies at a path that was ignored. What the record remembers counts again, so that an
-    /// edit made meanwhile is an edit of that; an empty memory is dropped.
-    fn recall(&mut self, local: Option<Local>) -> Result<Option<Local>, I::Error> {
-        match local {
-            Some(mut local) if local.ignored && !local.record.version.is_empty() => {
-                self.change_tree(&local.record.path, &local.record.body, true)?;
-                local.ignored = false;
-                // Peers were told of what happened meanwhile; this they have not been told.
-                local.sequence = self.index.next_sequence()?;
-                self.index.set_local(&local, None)?;
-                self.is_changed = true;
-                Ok(Some(local))
-            }
-            Some(local) if local.ignored => {
-                self.index.drop_local(&local.record.path)?;
-                self.is_changed = true;
-                Ok(None)
-            }
-            other => Ok(other),
         }
     }
 
@@ -597,11 +538,8 @@ impl<I: Index> Folder<I> {
             return self.wake(path);
         };
         if local.ignored {
-            // It was removed while it was left out: nobody meant to remove it elsewhere. Whoever has
-            // it tells again, and it comes back if the rules let it.
-            self.index.drop_local(path)?;
-            self.is_changed = true;
-            self.ask_all_again()
+            // It was removed while it was left out: nobody meant to remove it elsewhere.
+            self.forget_ignored(local)
         } else if local.record.body.is_live() {
             self.record_change(now, path.clone(), Body::Tombstone, None, None)
         } else {
@@ -644,7 +582,7 @@ impl<I: Index> Folder<I> {
         for (peer, remote) in self.index.remotes(&path)? {
             // Of a peer that is not there the right is not known. What was taken from it was taken rightly.
             let may_not = self.peers.contains_key(&peer) && !self.may_take(&peer, local.as_ref(), &remote.record);
-            if remote.record.body != body || may_not {
+            if remote.record.is_withdrawn() || remote.record.body != body || may_not {
                 continue;
             }
             // Only where taking it would have led to just this: else it is a person's change, which

@@ -45,6 +45,9 @@ mod fetch;
 mod hold;
 #[cfg(test)]
 mod hold_tests;
+mod ignored;
+#[cfg(test)]
+mod ignored_tests;
 mod local;
 mod peers;
 mod retire;
@@ -454,7 +457,8 @@ impl<I: Index> Folder<I> {
         let mut needed = 0;
         for peer in self.peers.keys() {
             let held = self.brake.held().get(peer).map_or(0, |counts| counts.files() + counts.dirs);
-            needed = needed.max(self.index.remote_count(peer)?.saturating_sub(held));
+            let is_of_no_need = held + self.index.cursor(peer)?.left_out;
+            needed = needed.max(self.index.remote_count(peer)?.saturating_sub(is_of_no_need));
         }
         let is_busy = self.scans.is_busy() || !self.committing.is_empty() || !self.debounce.is_empty();
         let state = if self.scans.root_missing.is_some() {
@@ -603,6 +607,8 @@ impl<I: Index> Folder<I> {
             Some(before) if before.record.body.is_same_content(&record.body) => before.since_ns,
             _ => now.wall_ns,
         };
+        // Peers that leave the path out are asked anew: while the index still has what they left out.
+        let is_left = self.prune_remotes(&record, true)?;
         if let Some(before) = before.filter(|before| !before.ignored) {
             self.change_tree(&path, &before.record.body, false)?;
         }
@@ -612,19 +618,22 @@ impl<I: Index> Folder<I> {
         self.is_changed = true;
         self.forget_content(&local.record.path);
         self.forget_damage(&local.record.path);
-        if local.record.body.is_dir() && !was_dir && self.index.has_live_below(&path)? {
+        if local.record.body.is_dir() && !was_dir && (self.index.has_live_below(&path)? || self.leaves_out_in(&path)?) {
             // What was recorded in it before it was a directory here may be gone, and no listing told.
             self.look_again(&path, Depth::Tree);
         }
-        self.prune_remotes(&local.record)
+        Ok(is_left)
     }
 
-    /// Forgets what peers were known to hold where this record has seen it all. Returns whether anything
-    /// else is left.
-    fn prune_remotes(&mut self, record: &Record) -> Result<bool, I::Error> {
+    /// Forgets what peers were known to hold where this record has seen it all, and where it `is_news` also who leaves
+    /// the path out. Returns whether anything else is left.
+    fn prune_remotes(&mut self, record: &Record, is_news: bool) -> Result<bool, I::Error> {
         use crate::model::version::Causality;
         let mut is_left = false;
         for (peer, remote) in self.index.remotes(&record.path)? {
+            if remote.record.is_withdrawn() && !is_news {
+                continue;
+            }
             let order = remote.record.version.compare(&record.version);
             if matches!(order, Causality::Equal | Causality::Before) {
                 self.put_remote(&peer, &record.path, None)?;
@@ -646,14 +655,7 @@ impl<I: Index> Folder<I> {
             return Ok(());
         }
         let mut sum = self.index.tree_hash();
-        for (to, term) in sum.chunks_exact_mut(8).zip(hash_of(path, body).chunks_exact(8)) {
-            let (mut a, mut b) = ([0; 8], [0; 8]);
-            a.copy_from_slice(to);
-            b.copy_from_slice(term);
-            let (a, b) = (u64::from_le_bytes(a), u64::from_le_bytes(b));
-            let result = if add { a.wrapping_add(b) } else { a.wrapping_sub(b) };
-            to.copy_from_slice(&result.to_le_bytes());
-        }
+        add_line(&mut sum, path, body, add);
         self.index.set_tree_hash(sum)
     }
 }
@@ -668,6 +670,23 @@ fn first_request(folder: &FolderId) -> u64 {
 /// Returns whether a request was, or could have been, made by this folder.
 pub fn is_request_of(folder: &FolderId, request: u64) -> bool {
     request >> 32 == first_request(folder) >> 32
+}
+
+/// Adds a line of the tree to a sum, or takes it out.
+fn add_line(sum: &mut [u8; 32], path: &RelPath, body: &Body, add: bool) {
+    add_up(sum, &hash_of(path, body), add);
+}
+
+/// Adds one sum to another, or takes it out, word by word.
+fn add_up(sum: &mut [u8; 32], terms: &[u8; 32], add: bool) {
+    for (to, term) in sum.chunks_exact_mut(8).zip(terms.chunks_exact(8)) {
+        let (mut a, mut b) = ([0; 8], [0; 8]);
+        a.copy_from_slice(to);
+        b.copy_from_slice(term);
+        let (a, b) = (u64::from_le_bytes(a), u64::from_le_bytes(b));
+        let result = if add { a.wrapping_add(b) } else { a.wrapping_sub(b) };
+        to.copy_from_slice(&result.to_le_bytes());
+    }
 }
 
 /// Hashes one line of the tree: a path and what is there.

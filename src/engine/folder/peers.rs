@@ -1,8 +1,10 @@
 //! What peers say of the folder, and what is said to them.
 
+use std::collections::BTreeSet;
+
 use crate::engine::brake::Standing;
 use crate::engine::folder::{Folder, Note, Now, Output};
-use crate::engine::index::{Index, Local, Remote, claims_unknown};
+use crate::engine::index::{Cursor, Index, Local, Remote, claims_unknown};
 use crate::engine::reconcile::{Verdict, reconcile};
 use crate::model::id::{AuthorId, DeviceId, Incarnation, Sequence};
 use crate::model::limits;
@@ -11,6 +13,7 @@ use crate::model::problem::ProblemKind;
 use crate::model::recipe::Recipe;
 use crate::model::record::{Body, Record};
 use crate::model::rights::Right;
+use crate::model::version::Causality;
 use crate::wire::message::{Ack, FolderHello, Message, Records, SentRecord};
 
 /// Batches of records that may be on their way to a peer at a time.
@@ -62,10 +65,11 @@ impl<I: Index> Folder<I> {
             // Another index: what we knew of it is void.
             self.index.drop_peer(&peer)?;
             self.brake.forget_held(&peer);
-            cursor.incarnation = Some(hello.incarnation);
-            cursor.received = Sequence(0);
+            let agreed = cursor.agreed;
+            cursor = Cursor { incarnation: Some(hello.incarnation), agreed, ..Cursor::default() };
         }
         let ours = (self.index.incarnation(), self.index.last_sequence());
+        let before = cursor.acknowledged;
         cursor.acknowledged = match hello.received {
             Some((incarnation, at)) if incarnation == ours.0 && at <= ours.1 => at,
             Some((incarnation, _)) if incarnation == ours.0 => return self.renew(now, peer),
@@ -74,6 +78,9 @@ impl<I: Index> Folder<I> {
         // Who remembers less of us than it held once is not who it was.
         cursor.agreed = cursor.agreed.min(cursor.acknowledged);
         self.index.set_cursor(&peer, cursor)?;
+        if cursor.acknowledged < before {
+            self.forget_withdrawn(&peer)?;
+        }
         self.is_changed = true;
         let state = Peer {
             right,
@@ -134,13 +141,14 @@ impl<I: Index> Folder<I> {
     }
 
     fn handle_records(&mut self, now: Now, peer: DeviceId, records: Records) -> Result<(), I::Error> {
-        let mut cursor = self.index.cursor(&peer)?;
-        if records.after > cursor.received {
+        if records.after > self.index.cursor(&peer)?.received {
             self.misbehaved(peer, "records that leave some out");
             return Ok(());
         }
-        let waiting = self.index.remote_count(&peer)?.saturating_add(records.records.len() as u64);
-        if waiting > self.remotes_max.1 {
+        let news = records.records.len() as u64;
+        let all = self.index.remote_count(&peer)?.saturating_add(news);
+        let waiting = self.waiting_of(&peer)?.saturating_add(news);
+        if waiting > self.remotes_max.1 || all > self.remotes_max.1.saturating_mul(2) {
             self.misbehaved(peer, "more changes than it was asked for");
             return Ok(());
         }
@@ -153,6 +161,7 @@ impl<I: Index> Folder<I> {
             }
             self.handle_record(now, peer, sent)?;
         }
+        let mut cursor = self.index.cursor(&peer)?;
         cursor.received = cursor.received.max(records.through);
         self.index.set_cursor(&peer, cursor)?;
         self.is_changed = true;
@@ -162,16 +171,31 @@ impl<I: Index> Folder<I> {
         Ok(())
     }
 
+    /// Returns how many changes of a peer wait here: those at paths that one of the two leaves out call for nothing.
+    fn waiting_of(&self, peer: &DeviceId) -> Result<u64, I::Error> {
+        Ok(self.index.remote_count(peer)?.saturating_sub(self.index.cursor(peer)?.left_out))
+    }
+
     fn handle_record(&mut self, now: Now, peer: DeviceId, sent: SentRecord) -> Result<(), I::Error> {
         let SentRecord { record, recipe, content } = sent;
+        if record.is_withdrawn() {
+            return self.handle_withdrawn(&peer, record);
+        }
         let path = record.path.clone();
-        let local = self.index.local(&path)?;
+        let mut local = self.index.local(&path)?;
+        if let Some(ignored) = local.take_if(|local| local.ignored) {
+            // What the memory has seen need not be kept; and the peer learns, each time, that it is left out here.
+            let is_news = record.version.compare(&ignored.record.version) != Causality::Equal
+                && record.version.compare(&ignored.record.version) != Causality::Before;
+            let remote = Remote { record, recipe, standing: Standing::Apart };
+            self.put_remote(&peer, &path, is_news.then_some(&remote))?;
+            return self.withdraw(ignored);
+        }
         let verdict = reconcile(local.as_ref().map(|l| &l.record), &record);
         let is_news = !matches!(verdict, Ok(Verdict::Stay));
-        let is_known = local.as_ref().is_some_and(|l| {
-            use crate::model::version::Causality;
-            matches!(record.version.compare(&l.record.version), Causality::Equal | Causality::Before)
-        });
+        let is_known = local
+            .as_ref()
+            .is_some_and(|l| matches!(record.version.compare(&l.record.version), Causality::Equal | Causality::Before));
         if is_known {
             self.put_remote(&peer, &path, None)?;
             if self.tasks.contains_key(&path) {
@@ -275,11 +299,14 @@ impl<I: Index> Folder<I> {
 
     /// Asks all peers to tell everything again.
     pub(super) fn ask_all_again(&mut self) -> Result<(), I::Error> {
-        let peers: Vec<_> = self.peers.keys().copied().collect();
+        // Those that are not there as well, when they come.
+        let peers: BTreeSet<_> = self.peers.keys().copied().chain(self.members()).collect();
         for peer in peers {
             let mut cursor = self.index.cursor(&peer)?;
-            cursor.received = Sequence(0);
-            self.index.set_cursor(&peer, cursor)?;
+            if cursor.received != Sequence(0) {
+                cursor.received = Sequence(0);
+                self.index.set_cursor(&peer, cursor)?;
+            }
         }
         self.is_changed = true;
         self.disconnect_all()
@@ -300,12 +327,12 @@ impl<I: Index> Folder<I> {
             return Ok(());
         }
         let last = self.index.last_sequence();
-        let tree = self.index.tree_hash();
         let peers: Vec<_> = self.peers.keys().copied().collect();
         for id in peers {
             self.announce_to(id, last)?;
             let received = self.index.cursor(&id)?.received;
-            let is_full = self.index.remote_count(&id)? >= self.remotes_max.0;
+            let is_full = self.waiting_of(&id)? >= self.remotes_max.0;
+            let tree = self.tree_for(&id)?;
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
@@ -347,6 +374,11 @@ impl<I: Index> Folder<I> {
             let mut attach = is_up_to_date && is_all && changes.len() <= 64;
             let mut records = Vec::with_capacity(changes.len());
             for (local, recipe) in changes {
+                if local.ignored {
+                    let record = Record::withdrawn(local.record.path, self.tag);
+                    records.push(SentRecord { record, recipe: None, content: None });
+                    continue;
+                }
                 // Who passes on another's change need not send contents along: its author does.
                 attach &= local.record.by == self.tag && local.record.version.counter(self.author) == local.sequence.0;
                 records.push(SentRecord { record: local.record, recipe, content: None });
@@ -369,7 +401,10 @@ impl<I: Index> Folder<I> {
             return false;
         };
         let last = self.index.last_sequence();
-        heard.tree == self.index.tree_hash() && heard.received == last && heard.last == cursor.received
+        let Ok(tree) = self.tree_for(peer) else {
+            return false;
+        };
+        heard.tree == tree && heard.received == last && heard.last == cursor.received
     }
 
     /// Returns whether nothing is left to do: every connected peer holds the same, and nothing here

@@ -80,6 +80,11 @@ impl<I: Index> Folder<I> {
         self.retire.due.filter(|_| !self.scans.is_first() && self.scans.root_missing.is_none())
     }
 
+    /// The other members of the folder, as far as they are known.
+    pub(super) fn members(&self) -> impl Iterator<Item = DeviceId> {
+        self.retire.members.iter().flatten().copied()
+    }
+
     fn plan_retire(&mut self, now: Now) {
         if self.retire.due.is_none() {
             let turn = self.turn();
@@ -123,6 +128,10 @@ impl<I: Index> Folder<I> {
 
     fn retire_one(&mut self, now: Now, local: Local, authors: &BTreeSet<AuthorId>) -> Result<(), I::Error> {
         let path = &local.record.path;
+        if local.ignored {
+            // A memory, which changes only when it counts again.
+            return Ok(());
+        }
         if local.record.version.is_crowded() {
             let version = local.record.version.without_others_than(|author| authors.contains(&author));
             let sequence = self.index.next_sequence()?;
@@ -138,7 +147,8 @@ impl<I: Index> Folder<I> {
         }
         let age = u64::try_from(now.wall_ns.saturating_sub(local.since_ns)).map(Duration::from_nanos);
         if age.is_ok_and(|age| age >= self.params.forget_after) {
-            // What somebody holds there and was not taken is measured by it.
+            // What somebody holds there and was not taken is measured by it, and so is what somebody remembers who
+            // leaves the path out.
             if self.index.remotes(path)?.is_empty() {
                 self.index.drop_local(path)?;
                 self.is_changed = true;

@@ -335,12 +335,12 @@ impl<I: Index> Folder<I> {
     ) -> Result<Option<(Remote, BTreeSet<DeviceId>)>, I::Error> {
         let remotes = self.index.remotes(path)?;
         let counts = |peer: &DeviceId, remote: &Remote| {
-            self.peers.contains_key(peer) && self.may_take(peer, local, &remote.record)
+            self.peers.contains_key(peer) && !remote.record.is_withdrawn() && self.may_take(peer, local, &remote.record)
         };
         let mut best: Option<(Remote, BTreeSet<DeviceId>)> = None;
         let standings: Vec<_> = remotes
             .iter()
-            .filter(|(_, remote)| remote.standing != Standing::Open)
+            .filter(|(_, remote)| !matches!(remote.standing, Standing::Open | Standing::Apart))
             .map(|(_, remote)| (remote.record.version.clone(), remote.standing))
             .collect();
         for (peer, remote) in remotes.into_iter().filter(|(peer, remote)| counts(peer, remote)) {
@@ -412,7 +412,7 @@ impl<I: Index> Folder<I> {
         let (version, body, by, copy) = match verdict {
             Verdict::Stay => {
                 if let Some(local) = &local {
-                    self.prune_remotes(&local.record)?;
+                    self.prune_remotes(&local.record, false)?;
                 }
                 return Ok(Decision::Settled);
             }
@@ -591,7 +591,8 @@ impl<I: Index> Folder<I> {
             return Ok(Decision::Blocked);
         }
         if target.body.is_live() && self.prepare_parent(&path)? == Decision::Blocked {
-            return Ok(Decision::Blocked);
+            // Below what is left out nothing can be put.
+            return Ok(if self.leave_out_below(&path)? { Decision::Settled } else { Decision::Blocked });
         }
         // What needs no staging file must not name one: it would release another task's.
         let content = target.body.file().filter(|_| action.is_none()).map_or(ContentId([0; 32]), |file| file.content);

@@ -351,7 +351,7 @@ impl<I: Index> Folder<I> {
                     break;
                 }
                 *at = local.sequence;
-                let (Some(file), Some(stat)) = (local.record.body.file(), local.stat) else {
+                let (Some(file), Some(stat), false) = (local.record.body.file(), local.stat, local.ignored) else {
                     continue;
                 };
                 let (path, sequence) = (local.record.path, local.sequence);
