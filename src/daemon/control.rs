@@ -59,6 +59,8 @@ use crate::model::limits::LOG_LINES_MAX;
 
 /// Longest time that a client may have the log wait for a line.
 const LOG_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long a question waits for a daemon that is just beginning.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a waiting client looks for a new line.
 const LOG_POLL: Duration = Duration::from_millis(100);
 /// Clients that may wait for a connection to be taken.
@@ -120,8 +122,15 @@ pub fn bind(path: &Path) -> io::Result<StdUnixListener> {
     Ok(socket.into())
 }
 
-/// Answers requests until `stop` becomes true or its sender is gone; those under way are finished.
-pub async fn serve(listener: StdUnixListener, api: Arc<dyn Api>, stop: watch::Receiver<bool>) -> io::Result<()> {
+/// Answers requests until `stop` becomes true or its sender is gone; those under way are finished. Until `begun` is
+/// true, and for a while at most, it only ends the daemon: of folders that are just being opened nothing true could be
+/// said.
+pub async fn serve(
+    listener: StdUnixListener,
+    api: Arc<dyn Api>,
+    begun: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let (listens, listening) = watch::channel(());
     let listener = OwnUserListener { socket: UnixListener::from_std(listener)?, _listens: listens };
@@ -130,7 +139,7 @@ pub async fn serve(listener: StdUnixListener, api: Arc<dyn Api>, stop: watch::Re
         // An error says that nobody is left to say it.
         stopped.wait_for(|stop| *stop).await.ok();
     };
-    axum::serve(listener, router(api, stop, listening)).with_graceful_shutdown(until_stopped).await
+    axum::serve(listener, router(Server { api, begun, stop, listening })).with_graceful_shutdown(until_stopped).await
 }
 
 /// Takes connections of this user and of root, and drops all others unread.
@@ -163,12 +172,13 @@ impl Listener for OwnUserListener {
 #[derive(Clone)]
 struct Server {
     api: Arc<dyn Api>,
+    begun: watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
     /// Closed once no connection is taken any more.
     listening: watch::Receiver<()>,
 }
 
-fn router(api: Arc<dyn Api>, stop: watch::Receiver<bool>, listening: watch::Receiver<()>) -> Router {
+fn router(server: Server) -> Router {
     Router::new()
         .route("/v1/status", get(async |State(s): State<Server>| s.ask(|api| api.status()).await))
         .route("/v1/inbox", get(async |State(s): State<Server>| s.ask(|api| api.inbox()).await))
@@ -184,14 +194,32 @@ fn router(api: Arc<dyn Api>, stop: watch::Receiver<bool>, listening: watch::Rece
         .route("/v1/history", post(history))
         .route("/v1/restore", post(restore))
         .route("/v1/reload", post(reload))
-        .route("/v1/shutdown", post(async |State(s): State<Server>| s.ask(|api| api.shutdown()).await))
+        .route("/v1/shutdown", post(async |State(s): State<Server>| s.ask_at_once(|api| api.shutdown()).await))
         .fallback(async || Refusal(ApiError::new(ApiErrorKind::NotFound, "the daemon knows no such request")))
-        .with_state(Server { api, stop, listening })
+        .with_state(server)
 }
 
 impl Server {
-    /// Makes one call of the API on a thread that may block.
+    /// Makes one call of the API once the daemon has begun.
     async fn ask<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn Api) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<Json<T>, Refusal> {
+        let (mut begun, mut stop) = (self.begun.clone(), self.stop.clone());
+        let either = async {
+            tokio::select! {
+                // An error says that nobody is left to say it.
+                _ = begun.wait_for(|begun| *begun) => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        };
+        // After that the answer is what there is to say.
+        tokio::time::timeout(BEGIN_PATIENCE, either).await.ok();
+        self.ask_at_once(call).await
+    }
+
+    /// Makes one call of the API on a thread that may block.
+    async fn ask_at_once<T: Send + 'static>(
         &self,
         call: impl FnOnce(&dyn Api) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<Json<T>, Refusal> {
@@ -436,6 +464,7 @@ mod tests {
         _dir: tempfile::TempDir,
         socket: PathBuf,
         fake: Arc<Fake>,
+        begin: watch::Sender<bool>,
         stop: watch::Sender<bool>,
         thread: thread::JoinHandle<io::Result<()>>,
     }
@@ -446,12 +475,13 @@ mod tests {
         let listener = bind(&socket).unwrap();
         let fake = Arc::new(Fake::default());
         let api: Arc<dyn Api> = Arc::<Fake>::clone(&fake);
+        let (begin, begun) = watch::channel(true);
         let (stop, stopped) = watch::channel(false);
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(serve(listener, api, stopped))
+            runtime.block_on(serve(listener, api, begun, stopped))
         });
-        Running { _dir: dir, socket, fake, stop, thread }
+        Running { _dir: dir, socket, fake, begin, stop, thread }
     }
 
     impl Running {
@@ -464,6 +494,21 @@ mod tests {
             self.thread.join().unwrap().unwrap();
             self.fake.asked.lock().unwrap().clone()
         }
+    }
+
+    #[test]
+    fn a_question_waits_until_the_daemon_has_begun_and_its_end_does_not() {
+        let running = start();
+        running.begin.send_replace(false);
+        let client = running.client();
+        let asking = thread::spawn(move || client.scan("data").unwrap());
+        // One that does not wait is answered by then.
+        thread::sleep(Duration::from_millis(200));
+        running.client().shutdown().unwrap();
+        assert_eq!(*running.fake.asked.lock().unwrap(), ["shutdown"]);
+        running.begin.send_replace(true);
+        asking.join().unwrap();
+        assert_eq!(running.stop(), ["shutdown", "scan data"]);
     }
 
     #[test]

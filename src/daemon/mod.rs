@@ -182,7 +182,8 @@ async fn run(
     let hub = Hub::new(paths.clone(), identity, endpoint.clone(), pool, config.clone(), sandbox);
     let stopped = hub.watch_stop();
     let api = Arc::new(api::Daemon { hub: hub.clone(), log });
-    let control = tokio::spawn(control::serve(socket, api, stopped.clone()));
+    let (begin, begun) = watch::channel(false);
+    let control = tokio::spawn(control::serve(socket, api, begun, stopped.clone()));
     // From here on a signal asks for an orderly end: indices are about to be opened.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut hangup = signal(SignalKind::hangup())?;
@@ -191,6 +192,7 @@ async fn run(
         let hub = hub.clone();
         tokio::task::spawn_blocking(move || hub.apply(config)).await?;
     }
+    begin.send_replace(true);
     let (arrivals, mut arrived) = mpsc::channel(16);
     let listening = tokio::spawn(keep_listening(hub.clone(), network, listener, arrivals));
     let dialing = tokio::spawn(keep_dialing(hub.clone(), stopped.clone()));

@@ -149,10 +149,11 @@ fn with_daemon(device: &Device, fake: Fake, test: impl FnOnce()) -> Vec<String> 
     let listener = control::bind(&device.path("home/kinfold.sock")).unwrap();
     let fake = Arc::new(fake);
     let api: Arc<dyn Api> = Arc::<Fake>::clone(&fake);
+    let (_begin, begun) = watch::channel(true);
     let (stop, stopped) = watch::channel(false);
     let server = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.block_on(control::serve(listener, api, stopped)).unwrap();
+        runtime.block_on(control::serve(listener, api, begun, stopped)).unwrap();
     });
     test();
     stop.send(true).unwrap();
