@@ -24,7 +24,12 @@ pub fn bench(c: &mut Criterion) {
 fn batch() -> Message {
     let sent = |n| {
         let recipe = made_up::recipe(n, 1);
-        SentRecord { record: made_up::local(n, Sequence(n + 1), &recipe).record, recipe: Some(recipe), content: None }
+        SentRecord {
+            record: made_up::local(n, Sequence(n + 1), &recipe).record,
+            recipe: Some(recipe),
+            content: None,
+            left_out: false,
+        }
     };
     let count = RECORDS_PER_MESSAGE_MAX as u64;
     Message::Records(Records {

@@ -120,6 +120,9 @@ pub struct SentRecord {
     pub recipe: Option<Recipe>,
     /// The bytes of a small file, where the speaker thinks that the hearer lacks them.
     pub content: Option<Vec<u8>>,
+    /// Of a record that is withdrawn ([`Record::is_withdrawn`]): whether the speaker's rules leave the path out. Else it
+    /// has nothing there and knows of nothing, so that what the hearer has there is news to it. Of others: false.
+    pub left_out: bool,
 }
 
 /// How far the speaker has come.
@@ -456,8 +459,14 @@ mod raw {
         Tombstone,
         Dir(u16),
         Symlink(Vec<u8>),
-        File { mode: u16, mtime_ns: i64, size: u64, content: [u8; 32] },
-        Withdrawn,
+        File {
+            mode: u16,
+            mtime_ns: i64,
+            size: u64,
+            content: [u8; 32],
+        },
+        /// Whether the speaker's rules leave the path out; else it has nothing there, and knows of nothing.
+        Withdrawn(bool),
     }
 
     #[derive(Serialize, Deserialize)]
@@ -575,7 +584,7 @@ mod raw {
                 version: record.version.counters().iter().map(|(author, n)| (author.0, *n)).collect(),
                 by: record.by.0,
                 body: match &record.body {
-                    Body::Tombstone if record.is_withdrawn() => RecordBody::Withdrawn,
+                    Body::Tombstone if record.is_withdrawn() => RecordBody::Withdrawn(sent.left_out),
                     Body::Tombstone => RecordBody::Tombstone,
                     Body::Dir { mode } => RecordBody::Dir(*mode),
                     Body::Symlink { target } => RecordBody::Symlink(target.to_vec()),
@@ -594,10 +603,11 @@ mod raw {
 
     impl SentRecord {
         fn check(self) -> Result<super::SentRecord, DecodeError> {
-            // Who leaves a path out has seen no change, and only who does has not.
-            if self.version.is_empty() != matches!(self.body, RecordBody::Withdrawn) {
+            // Who withdraws a path has seen no change, and only who does has not.
+            if self.version.is_empty() != matches!(self.body, RecordBody::Withdrawn(_)) {
                 return Err(DecodeError::Impossible("version"));
             }
+            let left_out = matches!(self.body, RecordBody::Withdrawn(true));
             let version = self.version.into_iter().map(|(author, n)| (AuthorId(author), n)).collect();
             let record = Record {
                 path: path(&self.path)?,
@@ -632,7 +642,7 @@ mod raw {
                 (_, None, None) => {}
                 _ => return Err(DecodeError::Impossible("content")),
             }
-            Ok(super::SentRecord { record, recipe, content: self.content })
+            Ok(super::SentRecord { record, recipe, content: self.content, left_out })
         }
     }
 
@@ -640,7 +650,7 @@ mod raw {
         fn check(self) -> Result<Body, DecodeError> {
             let mode = |mode: u16| if mode > 0o777 { Err(DecodeError::Impossible("mode")) } else { Ok(mode) };
             Ok(match self {
-                Self::Tombstone | Self::Withdrawn => Body::Tombstone,
+                Self::Tombstone | Self::Withdrawn(_) => Body::Tombstone,
                 Self::Dir(bits) => Body::Dir { mode: mode(bits)? },
                 Self::Symlink(target) => {
                     if target.is_empty() || target.len() > limits::SYMLINK_LEN_MAX || target.contains(&0) {
@@ -739,7 +749,7 @@ mod tests {
         let file = FileBody { mode: 0o644, mtime_ns: -5, size: recipe.size(), content: recipe.content_id() };
         let version = VersionVector::parse(vec![(AuthorId(7), 3)]).unwrap();
         let record = Record { path: rel("a/b"), version, by: DeviceTag([1; 5]), body: Body::File(file) };
-        SentRecord { record, recipe: Some(recipe), content: Some(content.to_vec()) }
+        SentRecord { record, recipe: Some(recipe), content: Some(content.to_vec()), left_out: false }
     }
 
     fn records(records: Vec<SentRecord>) -> Message {
@@ -785,6 +795,20 @@ mod tests {
         ] {
             assert_eq!(round_trip(&message), message);
         }
+    }
+
+    #[test]
+    fn only_what_is_withdrawn_is_a_version_of_nobody() {
+        let withdrawn = Record::withdrawn(rel("a"), DeviceTag([1; 5]));
+        for left_out in [true, false] {
+            let said = records(vec![SentRecord { record: withdrawn.clone(), recipe: None, content: None, left_out }]);
+            assert_eq!(round_trip(&said), said);
+        }
+        let body = Body::Dir { mode: 0o755 };
+        let of_nobody = Record { body, ..withdrawn };
+        let said = records(vec![SentRecord { record: of_nobody, recipe: None, content: None, left_out: false }]);
+        let (header, bytes) = said.encode();
+        assert_eq!(Message::decode(kind::RECORDS, &header, &bytes), Err(DecodeError::Impossible("version")));
     }
 
     #[test]

@@ -55,11 +55,13 @@
 //! | 0x3f | Goodbye | both, last | I close; a connection that ends without it was cut |
 //!
 //! **What a device leaves out.** In Records a path may have the body *withdrawn* (number 4), with a version of no author,
-//! no recipe and no content: the speaker's ignore rules leave it out. It neither holds nor wants anything there; nothing
-//! was deleted, and the hearer keeps what it has. It counts until the speaker has a record with a version there, or until
-//! the hearer announces the path anew: whoever leaves out what it is told of says so again, each time. A body of another
-//! number has a version of one author at least. The tree in an Ack is the sum of the hashes of the live records that the
-//! speaker holds, but for those at paths that the hearer has withdrawn: so both name the sum of what is held by both.
+//! no recipe and no content, and one flag. Set, it says that the speaker's ignore rules leave the path out: it neither
+//! holds nor wants anything there; nothing was deleted, and the hearer keeps what it has. That counts until the speaker
+//! says something else of the path, or until the hearer announces it anew: whoever leaves out what it is told of says so
+//! again, each time. Not set, it takes back all that the speaker said of the path: nothing is there, and it has seen no
+//! change, so that it wants what the hearer has. A body of another number has a version of one author at least. The tree
+//! in an Ack is the sum of the hashes of the live records that the speaker holds, but for those at paths that the hearer
+//! has withdrawn: so both name the sum of what is held by both.
 //!
 //! What a peer says is checked here, where it becomes a model type: paths, versions, lengths and
 //! counts are within their bounds in every message that [`Message::decode`] returns.

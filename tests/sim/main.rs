@@ -78,6 +78,12 @@ fn regressions() {
         (2092, "a path counted as deleted that nobody had deleted"),
         (15614, "what had left a directory before that became a link was held below the link for ever"),
         (2379, "a device never said that it was in sync"),
+        (20721, "a look was believed that was older than what a commit had done since"),
+        (21390, "a look was believed that was older than what a commit had done since"),
+        (203_877, "a look was believed that was older than what a commit had done since"),
+        (237_652, "a peer was still believed to leave out what it no longer left out, and lacked"),
+        (432_036, "a peer was still believed to leave out what it no longer left out, and lacked"),
+        (435_057, "two devices waited for each other to say what they left out"),
     ];
     let failures: Vec<_> = found.iter().filter_map(|(seed, what)| play(*seed).err().map(|why| (what, why))).collect();
     assert!(failures.is_empty(), "{failures:#?}");

@@ -182,6 +182,8 @@ impl<I: Index> Folder<I> {
                 };
                 if let Some((copy, copy_stat)) = aside {
                     self.note(Note::Conflict { path: path.clone(), copy: copy.clone() });
+                    // A look that is under way may have been there before the copy was.
+                    self.scans.committed(&copy, JobId(self.jobs));
                     self.hold_copy(now, before.as_ref(), copy, copy_stat, unseen || lacks_dir)?;
                 }
                 if let (Some(file), Some(before)) = (kept, &before) {

@@ -301,7 +301,7 @@ impl Device {
             }
             let version = version.after_change(AuthorId(u64::from(author)), count).unwrap();
             let record = Record { path, version, by: DeviceTag::of(&peer(author)), body };
-            records.push(SentRecord { record, recipe, content });
+            records.push(SentRecord { record, recipe, content, left_out: false });
         }
         self.said.insert(n, count);
         let (after, through) = (Sequence(after), Sequence(count));
@@ -670,7 +670,7 @@ fn who_passes_a_held_change_on_does_not_get_it_through() {
         .map(|n| device.folder.index().remote(&peer(2), &path(&format!("f{n:04}"))).unwrap().unwrap().record)
         .collect();
     for (n, record) in versions.into_iter().enumerate() {
-        let records = vec![SentRecord { record, recipe: None, content: None }];
+        let records = vec![SentRecord { record, recipe: None, content: None, left_out: false }];
         let (after, through) = (Sequence(n as u64), Sequence(n as u64 + 1));
         let records = Records { folder: FOLDER, after, through, more: false, records };
         device.give(Input::Message(peer(3), Message::Records(records)));
@@ -833,7 +833,7 @@ impl Device {
                 count += 1;
                 let version = version.after_change(AuthorId(2), count).unwrap();
                 let record = Record { path: path(name), version, by: DeviceTag::of(&peer(2)), body };
-                records.push(SentRecord { record, recipe, content: None });
+                records.push(SentRecord { record, recipe, content: None, left_out: false });
             }
         }
         self.said.insert(2, count);

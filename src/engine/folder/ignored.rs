@@ -7,13 +7,16 @@
 //! of either, and "in sync" means that this is the same.
 //!
 //! Such a note counts until the path changes or is announced anew at the side that has it. Whoever leaves it out says so
-//! each time that it is told of the path. So a note is never older than what it is about: who has stopped leaving
-//! something out is silent, and the other side waits for it.
+//! each time that it is told of the path. So a note is never older than what it is about. Who has stopped leaving
+//! something out announces what it holds there; if that is nothing, and nothing is remembered, it withdraws the path once
+//! more and says that no rule leaves it out ([`SentRecord::left_out`]). Then the note is dropped, and the other side
+//! waits until the peer holds what is held here.
 //!
 //! A deletion that a device which leaves the path out has not taken is remembered as long as it does, for its memory of
 //! the file may count again one day.
 //!
 //! [`Cursor::apart`]: crate::engine::index::Cursor::apart
+//! [`SentRecord::left_out`]: crate::wire::message::SentRecord::left_out
 
 use crate::engine::brake::Standing;
 use crate::engine::effect::Depth;
@@ -60,13 +63,19 @@ impl<I: Index> Folder<I> {
         self.index.set_cursor(peer, cursor)
     }
 
-    /// A peer leaves a path out. Where nothing is known of the path that is not noted: once something is, the peer is
-    /// told of it, and says so again.
-    pub(super) fn handle_withdrawn(&mut self, peer: &DeviceId, record: Record) -> Result<(), I::Error> {
+    /// A peer withdraws what it told of a path: it leaves the path out, or it has nothing there and knows of nothing.
+    /// Who leaves out what is not known here is not noted: once something is known, the peer is told of it, and says so
+    /// again.
+    pub(super) fn handle_withdrawn(
+        &mut self,
+        peer: &DeviceId,
+        record: Record,
+        is_left_out: bool,
+    ) -> Result<(), I::Error> {
         let path = record.path.clone();
         let remote = Remote { record, recipe: None, standing: Standing::Apart };
-        let is_known = self.index.local(&path)?.is_some();
-        self.put_remote(peer, &path, is_known.then_some(&remote))?;
+        let is_known = self.index.local(&path)?.is_some_and(|local| !local.record.is_withdrawn());
+        self.put_remote(peer, &path, (is_left_out && is_known).then_some(&remote))?;
         self.is_changed = true;
         if self.tasks.contains_key(&path) {
             self.ready.insert(path);
@@ -76,6 +85,7 @@ impl<I: Index> Folder<I> {
 
     /// A path that the rules leave out keeps its record as a memory, which is not announced.
     pub(super) fn handle_ignored(&mut self, path: &RelPath, local: Option<Local>) -> Result<(), I::Error> {
+        self.scans.to_hash.remove(path);
         match local {
             Some(local) if local.ignored && local.sequence != Sequence(0) => Ok(()),
             Some(local) if local.ignored => self.withdraw(local),
@@ -199,14 +209,17 @@ impl<I: Index> Folder<I> {
     }
 
     /// The memory of a path that was ignored is of no use any more: nothing lies there, or nothing is remembered.
-    /// Whoever has something there tells again, and it comes back if the rules let it.
+    /// Whoever has something there tells again, and it comes back if the rules let it. Until all peers know that nothing
+    /// is here, and not because it is left out, a record that has seen nothing says so.
     pub(super) fn forget_ignored(&mut self, local: Local) -> Result<(), I::Error> {
         if !local.record.is_withdrawn() && !local.record.body.is_live() {
             return self.remember(local).map(|_| ());
         }
         let path = local.record.path;
         self.count_again(&path)?;
-        self.index.drop_local(&path)?;
+        let record = Record::withdrawn(path.clone(), self.tag);
+        let sequence = self.index.next_sequence()?;
+        self.index.set_local(&Local { record, sequence, stat: None, ignored: false, since_ns: 0 }, None)?;
         self.is_changed = true;
         self.ready.insert(path);
         self.ask_all_again()

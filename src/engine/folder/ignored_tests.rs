@@ -9,6 +9,8 @@ use crate::model::version::VersionVector;
 use crate::wire::message::{Ack, SentRecord};
 
 /// What was announced of a path since this was asked last: whether each time it was that it is left out.
+///
+/// That the record of what is left out is one that is withdrawn is checked with it.
 fn said_of(bench: &mut Bench, name: &str) -> Vec<bool> {
     let (said, others): (Vec<_>, Vec<_>) =
         std::mem::take(&mut bench.outputs).into_iter().partition(|o| matches!(o, Output::Announce { .. }));
@@ -17,7 +19,8 @@ fn said_of(bench: &mut Bench, name: &str) -> Vec<bool> {
         Output::Announce { records, .. } => records.records,
         _ => Vec::new(),
     });
-    records.filter(|sent| sent.record.path == path(name)).map(|sent| sent.record.is_withdrawn()).collect()
+    let of_path = records.filter(|sent| sent.record.path == path(name));
+    of_path.inspect(|sent| assert!(sent.record.is_withdrawn() || !sent.left_out)).map(|sent| sent.left_out).collect()
 }
 
 /// The tree that was last named to the peer.
@@ -31,8 +34,13 @@ fn named_tree(bench: &mut Bench) -> Option<[u8; 32]> {
 
 /// The peer says, as its `count`th change, that it leaves a path out.
 fn hear_withdrawn(bench: &mut Bench, name: &str, count: u64) {
+    hear_nothing(bench, name, count, true);
+}
+
+/// The peer says, as its `count`th change, that it has nothing at a path, for it leaves it out or knows of nothing.
+fn hear_nothing(bench: &mut Bench, name: &str, count: u64, left_out: bool) {
     let record = Record::withdrawn(path(name), DeviceTag([2; 5]));
-    let records = vec![SentRecord { record, recipe: None, content: None }];
+    let records = vec![SentRecord { record, recipe: None, content: None, left_out }];
     let (after, through) = (Sequence(count - 1), Sequence(count));
     let records = Records { folder: FOLDER, after, through, more: false, records };
     bench.give(Input::Message(peer(), Message::Records(records)));
@@ -159,4 +167,84 @@ fn a_version_of_nobody_is_a_withdrawal_only() {
     let version = VersionVector::parse(vec![(AuthorId(1), 1)]).unwrap();
     let record = Record { path: path("f"), version, by: DeviceTag([1; 5]), body: Body::Tombstone };
     assert!(!record.is_withdrawn());
+}
+
+#[test]
+fn a_peer_that_leaves_a_path_out_no_longer_and_lacks_it_is_not_in_sync() {
+    let mut bench = Bench::new();
+    bench.meet(Right::Owner, None);
+    bench.has_file("f", 4, b"one");
+    hear_withdrawn(&mut bench, "f", 1);
+    acknowledge(&mut bench, 1, [0; 32]);
+    assert!(bench.folder.is_settled());
+    hear_nothing(&mut bench, "f", 2, false);
+    assert!(bench.folder.index().remote(&peer(), &path("f")).unwrap().is_none());
+    acknowledge(&mut bench, 2, [0; 32]);
+    assert!(!bench.folder.is_settled());
+    let tree = bench.folder.index().tree_hash();
+    acknowledge(&mut bench, 2, tree);
+    assert!(bench.folder.is_settled());
+}
+
+#[test]
+fn peers_are_told_that_nothing_is_here_any_more_where_what_was_left_out_is_gone() {
+    let mut bench = Bench::new();
+    bench.give(Input::Members([peer()].into_iter().collect()));
+    bench.meet(Right::Owner, None);
+    bench.has_file("f", 4, b"one");
+    bench.scan_all(&[("f", Found::Ignored)]);
+    assert_eq!(said_of(&mut bench, "f"), [false, true]);
+    bench.scan_all(&[]);
+    bench.answer_scan(&[]);
+    bench.rest();
+    let row = bench.folder.index().local(&path("f")).unwrap().unwrap();
+    assert!(row.record.is_withdrawn() && !row.ignored);
+    // All peers are asked again for what was not taken; then they learn it.
+    bench.meet(Right::Owner, Some((Incarnation(1), Sequence(0))));
+    assert_eq!(said_of(&mut bench, "f"), [false]);
+    assert!(bench.body("f").is_none_or(|body| !body.is_live()));
+    // A peer has something there, and it comes as if nothing had ever been here.
+    bench.hear("f", 1, file(&recipe(b"two")), Some(recipe(b"two")));
+    assert!(bench.want().is_some());
+}
+
+#[test]
+fn that_nothing_is_here_any_more_is_forgotten_once_all_know() {
+    let mut bench = Bench::new();
+    bench.give(Input::Members([peer()].into_iter().collect()));
+    bench.meet(Right::Owner, None);
+    bench.has_file("f", 4, b"one");
+    bench.scan_all(&[("f", Found::Ignored)]);
+    bench.scan_all(&[]);
+    bench.answer_scan(&[]);
+    bench.rest();
+    bench.meet(Right::Owner, Some((Incarnation(1), Sequence(0))));
+    assert!(bench.folder.index().local(&path("f")).unwrap().is_some());
+    acknowledge(&mut bench, 0, [0; 32]);
+    assert!(bench.folder.is_settled());
+    let end = bench.at + Duration::from_secs(2 * 86_400);
+    while let Some(due) = bench.folder.poll_timeout().filter(|due| *due <= end) {
+        bench.at = bench.at.max(due);
+        bench.flush();
+        while bench.outputs.iter().any(|output| matches!(output, Output::Scan(..))) {
+            bench.answer_scan(&[]);
+        }
+    }
+    assert!(bench.folder.index().local(&path("f")).unwrap().is_none());
+}
+
+#[test]
+fn what_was_to_be_read_is_not_read_once_it_is_left_out() {
+    let mut bench = Bench::new();
+    let stat = stat(Kind::File, 4, 1);
+    bench.give(Input::ScanAll);
+    let job = bench.take(|o| if let Output::Scan(job, _) = o { Some(*job) } else { None }).unwrap();
+    // It is queued to be read, and found to be left out before that begins.
+    let (now, at) = (bench.now(), path("f"));
+    for found in [Found::Entry(stat), Found::Ignored] {
+        let item = ScanItem::Path { path: at.clone(), found: Some(found) };
+        bench.folder.handle(now, Input::Scanned(job, vec![item])).unwrap();
+    }
+    bench.flush();
+    assert!(bench.take(|o| matches!(o, Output::Hash(..)).then_some(())).is_none());
 }

@@ -174,14 +174,19 @@ impl<I: Index> Folder<I> {
             _ => !matches!(found, Found::Symlink(..)),
         };
         let was_dir = before.as_ref().is_some_and(|l| l.record.body.is_dir() && !l.ignored);
-        if was_dir && !is_dir && self.scans.overlaps(job) && self.index.has_live_below(&path)? {
+        let may_be_old = self.scans.overlaps(job) || self.scans.was_touched_below(&path, job);
+        if was_dir && !is_dir && may_be_old && self.index.has_live_below(&path)? {
             // All below would be gone: not on the word of a look that may be older than what is known.
             self.debounce.handle_event(now.at, path, Depth::Tree);
             return Ok(());
         }
+        let was_queued = self.scans.to_hash.contains_key(&path);
         self.take_in(now, path.clone(), before.clone(), found)?;
-        if self.scans.overlaps(job) && self.index.local(&path)? != before {
-            self.look_again(&path, Depth::Entry);
+        if self.scans.overlaps(job) {
+            let is_queued_now = !was_queued && self.scans.to_hash.contains_key(&path);
+            if is_queued_now || self.index.local(&path)? != before {
+                self.look_again(&path, Depth::Entry);
+            }
         }
         Ok(())
     }

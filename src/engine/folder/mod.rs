@@ -40,6 +40,8 @@ use crate::wire::message::{ChunkHeader, FolderHello, Message, Records, Run};
 #[cfg(test)]
 mod bounds_tests;
 mod commit;
+#[cfg(test)]
+mod commit_tests;
 mod content;
 mod fetch;
 mod hold;

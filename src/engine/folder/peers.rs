@@ -177,9 +177,9 @@ impl<I: Index> Folder<I> {
     }
 
     fn handle_record(&mut self, now: Now, peer: DeviceId, sent: SentRecord) -> Result<(), I::Error> {
-        let SentRecord { record, recipe, content } = sent;
+        let SentRecord { record, recipe, content, left_out } = sent;
         if record.is_withdrawn() {
-            return self.handle_withdrawn(&peer, record);
+            return self.handle_withdrawn(&peer, record, left_out);
         }
         let path = record.path.clone();
         let mut local = self.index.local(&path)?;
@@ -376,12 +376,12 @@ impl<I: Index> Folder<I> {
             for (local, recipe) in changes {
                 if local.ignored {
                     let record = Record::withdrawn(local.record.path, self.tag);
-                    records.push(SentRecord { record, recipe: None, content: None });
+                    records.push(SentRecord { record, recipe: None, content: None, left_out: true });
                     continue;
                 }
                 // Who passes on another's change need not send contents along: its author does.
                 attach &= local.record.by == self.tag && local.record.version.counter(self.author) == local.sequence.0;
-                records.push(SentRecord { record: local.record, recipe, content: None });
+                records.push(SentRecord { record: local.record, recipe, content: None, left_out: false });
             }
             let records = Records { folder: self.params.folder, after, through, more: through < last, records };
             self.outputs.push_back(Output::Announce { peer: id, records, attach });

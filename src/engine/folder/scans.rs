@@ -166,6 +166,12 @@ impl Scans {
         }
     }
 
+    /// Whether a commit has put something into a directory since a scan began.
+    pub(super) fn was_touched_below(&self, dir: &RelPath, job: JobId) -> bool {
+        let within = self.touched_by_us.range(dir.clone()..).skip_while(|(path, _)| *path == dir);
+        within.take_while(|(path, _)| path.is_below(dir)).any(|(_, last)| job <= *last)
+    }
+
     /// When the next path that is gone is to be believed deleted, if nothing happens before.
     pub(super) fn gone_due(&self, is_resting: bool) -> Option<Duration> {
         if self.root_missing.is_some() {
