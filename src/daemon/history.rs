@@ -290,6 +290,7 @@ fn make_parents(
             action: Action::MakeDir { mode: 0o755 },
             displaced: Displaced::History,
             by,
+            dir_dev: None,
         };
         match commit(root, &[item], now.wall_ns).into_iter().next() {
             // It is there already, or now.
@@ -309,6 +310,7 @@ fn why(outcome: &CommitOutcome) -> String {
         CommitOutcome::Mismatch => "it changed at this moment; try again".into(),
         CommitOutcome::NotEmpty => "a directory that is not empty lies there".into(),
         CommitOutcome::NoParent => "its directory is missing".into(),
+        CommitOutcome::OtherFileSystem => "its directory lies on another file system than it did".into(),
         CommitOutcome::Failed(_, detail) => detail.clone(),
     }
 }
@@ -351,6 +353,7 @@ pub fn settle(
             action: Action::Move { from: copy.record.path.clone(), stat: copy_stat, body },
             displaced: Displaced::History,
             by: own,
+            dir_dev: None,
         },
         (true, None) => return Ok(Err("only files can take each other's place; rename it by hand".to_owned())),
         (false, _) => CommitItem {
@@ -359,6 +362,7 @@ pub fn settle(
             action: Action::Remove,
             displaced: Displaced::History,
             by: own,
+            dir_dev: None,
         },
     };
     let replaced = if stays_copy { there } else { Some(copy.clone()) };
@@ -410,6 +414,7 @@ fn keep_both(
             action: Action::Move { from: copy.record.path.clone(), stat, body },
             displaced: Displaced::History,
             by: own,
+            dir_dev: None,
         };
         match commit(root, &[item], now.wall_ns).into_iter().next() {
             Some(CommitOutcome::Done { .. }) => {

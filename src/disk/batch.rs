@@ -56,6 +56,7 @@ pub(crate) enum Refusal {
     Mismatch,
     NotEmpty,
     NoParent,
+    OtherFileSystem,
     Failed(ProblemKind, String),
 }
 
@@ -67,6 +68,7 @@ impl From<Refusal> for CommitOutcome {
             Refusal::Mismatch => Self::Mismatch,
             Refusal::NotEmpty => Self::NotEmpty,
             Refusal::NoParent => Self::NoParent,
+            Refusal::OtherFileSystem => Self::OtherFileSystem,
             Refusal::Failed(kind, detail) => Self::Failed(kind, detail),
         }
     }

@@ -96,6 +96,11 @@ fn prepare_staged(batch: &Batch<'_>, stage: StageId, body: &FileBody, flush: boo
 fn step(batch: &mut Batch<'_>, item: &CommitItem, staged: Step<Option<Stat>>) -> Step<CommitOutcome> {
     let staged = staged?;
     let dir = batch.parent(&item.path)?;
+    if let Some(expected) = item.dir_dev
+        && fstat(dir.as_fd()).map_err(failed("cannot look at its directory"))?.dev != expected
+    {
+        return Err(Refusal::OtherFileSystem);
+    }
     let target = Target { path: &item.path, dir, expect: item.expect, displaced: &item.displaced, by: item.by };
     batch.touch_dir(&target.dir)?;
     // A handle goes with its directory when that is renamed or removed; look it up again after that.
@@ -392,7 +397,7 @@ mod tests {
     }
 
     fn item(at: &str, expect: Expect, action: Action) -> CommitItem {
-        CommitItem { path: path(at), expect, action, displaced: Displaced::History, by: BY }
+        CommitItem { path: path(at), expect, action, displaced: Displaced::History, by: BY, dir_dev: None }
     }
 
     fn one(folder: &Folder, item: CommitItem) -> CommitOutcome {
@@ -936,6 +941,20 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_put_where_another_file_system_was_expected() {
+        let folder = Folder::new();
+        fs::create_dir(folder.root.path().join("d")).unwrap();
+        let dev = folder.stat_of(&path("d")).dev;
+        let make = |dir_dev| CommitItem {
+            dir_dev: Some(dir_dev),
+            ..item("d/e", Expect::Absent, Action::MakeDir { mode: 0o755 })
+        };
+        assert_eq!(one(&folder, make(dev + 1)), CommitOutcome::OtherFileSystem);
+        assert!(!folder.root.path().join("d/e").exists());
+        assert_done(one(&folder, make(dev)));
+    }
+
+    #[test]
     fn names_of_any_bytes_and_length_are_kept() {
         let folder = Folder::new();
         for name in [&b"\xff\xfe"[..], &[b'n'; 255], "é".repeat(127).as_bytes(), b"new\nline", &[0xff; 255]] {
@@ -943,7 +962,8 @@ mod tests {
             fs::write(folder.root.path().join(path.as_path()), b"old").unwrap();
             let was = Expect::Stat(folder.stat_of(&path));
             let place = staged(&folder, b"new");
-            let item = CommitItem { path, expect: was, action: place, displaced: Displaced::History, by: BY };
+            let item =
+                CommitItem { path, expect: was, action: place, displaced: Displaced::History, by: BY, dir_dev: None };
             let (_, kept, _) = assert_done(one(&folder, item));
             assert_eq!(kept_bytes(&folder, &kept.unwrap()), b"old");
         }

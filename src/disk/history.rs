@@ -169,7 +169,14 @@ mod tests {
     /// Removes a file, and returns its name in history.
     fn removed(folder: &Folder, at: &str) -> String {
         let expect = Expect::Stat(folder.stat(at));
-        let item = CommitItem { path: path(at), expect, action: Action::Remove, displaced: Displaced::History, by: BY };
+        let item = CommitItem {
+            path: path(at),
+            expect,
+            action: Action::Remove,
+            displaced: Displaced::History,
+            by: BY,
+            dir_dev: None,
+        };
         match commit(&folder.root, &[item], 1).remove(0) {
             CommitOutcome::Done { kept: Some(kept), .. } => kept,
             other => panic!("{other:?}"),

@@ -269,6 +269,9 @@ pub struct CommitItem {
     pub displaced: Displaced,
     /// Names the conflict copy of an edit that nobody has seen yet.
     pub by: DeviceTag,
+    /// The number of the file system that its directory must lie on; `None`: any. What is put under a mount point while
+    /// its file system is away is out of sight once that is back, as if it had been deleted.
+    pub dir_dev: Option<u64>,
 }
 
 /// What came of one step of a commit.
@@ -291,6 +294,8 @@ pub enum CommitOutcome {
     NotEmpty,
     /// The parent is missing or is not a directory. Nothing was changed.
     NoParent,
+    /// The parent lies on another file system than expected. Nothing was changed; look at it.
+    OtherFileSystem,
     /// It could not be done. Nothing was changed.
     Failed(ProblemKind, String),
 }

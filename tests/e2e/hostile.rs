@@ -195,6 +195,34 @@ fn a_disk_that_is_mounted_inside_the_folder_and_goes_away_is_no_deletion() {
 }
 
 #[test]
+fn what_comes_while_a_disk_inside_the_folder_is_away_waits_for_it_and_is_no_deletion_later() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    let outside = lab.path("outside");
+    fs::create_dir(&outside).unwrap();
+    let Some(_disk) = Mount::memory(&outside, "20m") else { return };
+    fs::create_dir(b.at("nested")).unwrap();
+    let nested = Mount::bind(&outside, &b.at("nested"));
+    b.write("nested/kept", "lies on the other disk");
+    wait_until("it is here", || a.has("nested/kept"));
+    wait_settled(&[&a, &b]);
+    // It goes, and before anybody has looked something is to be put onto it.
+    drop(nested);
+    a.write("nested/new", "made while it is away");
+    a.write("plain", "goes on");
+    wait_until("the rest goes on", || b.has("plain"));
+    wait_until("it is told", || b.cli(&["inbox"]).stdout.contains("another file system is mounted here"));
+    assert!(!b.has("nested/new"), "it was put under the mount point");
+    // Nobody tells that it is back.
+    let _nested = Mount::bind(&outside, &b.at("nested"));
+    wait_until("what waited is here", || b.has("nested/new"));
+    assert!(outside.join("new").exists());
+    let tree = wait_settled(&[&a, &b]);
+    assert!(tree.len() == 4 && a.has("nested/kept") && a.has("nested/new"), "{tree:?}");
+    b.stop();
+}
+
+#[test]
 fn sockets_and_devices_are_told_and_a_file_that_grows_comes_over_in_the_end() {
     let lab = Lab::new();
     let (a, b) = lab.running_pair();

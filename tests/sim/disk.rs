@@ -33,16 +33,14 @@ pub struct Node {
     ino: u64,
 }
 
-impl Node {
-    fn stat(&self) -> Stat {
-        let (kind, size) = match &self.data {
-            Data::Dir => (Kind::Dir, 0),
-            Data::File(bytes) => (Kind::File, bytes.len() as u64),
-            Data::Symlink(target) => (Kind::Symlink, target.len() as u64),
-        };
-        let (mtime_ns, ctime_ns) = (self.mtime, self.ctime);
-        Stat { kind, mode: self.mode, size, mtime_ns, ctime_ns, dev: 1, ino: self.ino }
-    }
+/// A file system that is mounted inside the folder.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    pub at: RelPath,
+    /// Its number.
+    dev: u64,
+    /// While it is away: what is on it.
+    hidden: Option<BTreeMap<RelPath, Node>>,
 }
 
 #[derive(Default)]
@@ -55,6 +53,7 @@ pub struct Disk {
     unsynced: Vec<BTreeMap<RelPath, Option<Node>>>,
     /// Paths that the ignore rules leave out, with all below them.
     pub ignored: BTreeSet<RelPath>,
+    pub mount: Option<Mount>,
     clock: i64,
     inodes: u64,
 }
@@ -70,13 +69,85 @@ impl Disk {
         self.clock
     }
 
-    fn new_node(&mut self, data: Data, mode: u16, mtime: i64) -> Node {
+    /// The roots of file systems have small numbers, and all else has others.
+    fn new_inode(&mut self) -> u64 {
         self.inodes += 1;
-        Node { data, mode, mtime, ctime: self.tick(), ino: self.inodes }
+        10_000 + self.inodes
+    }
+
+    fn new_node(&mut self, data: Data, mode: u16, mtime: i64) -> Node {
+        Node { data, mode, mtime, ctime: self.tick(), ino: self.new_inode() }
     }
 
     pub fn stat(&self, path: &RelPath) -> Option<Stat> {
-        self.nodes.get(path).map(Node::stat)
+        self.nodes.get(path).map(|node| self.stat_of(path, node))
+    }
+
+    fn stat_of(&self, path: &RelPath, node: &Node) -> Stat {
+        let (kind, size) = match &node.data {
+            Data::Dir => (Kind::Dir, 0),
+            Data::File(bytes) => (Kind::File, bytes.len() as u64),
+            Data::Symlink(target) => (Kind::Symlink, target.len() as u64),
+        };
+        let (mtime_ns, ctime_ns, dev) = (node.mtime, node.ctime, self.dev_of(path));
+        Stat { kind, mode: node.mode, size, mtime_ns, ctime_ns, dev, ino: node.ino }
+    }
+
+    // ---------------------------------------------------------------------------------- file systems
+
+    /// The number of the file system on which a path lies, or would.
+    fn dev_of(&self, path: &RelPath) -> u64 {
+        let is_on = |mount: &&Mount| mount.hidden.is_none() && (mount.at == *path || path.is_below(&mount.at));
+        self.mount.as_ref().filter(is_on).map_or(1, |mount| mount.dev)
+    }
+
+    /// Whether a path lies on a file system that is away, or is the place of one.
+    pub fn is_of_mount(&self, path: &RelPath) -> bool {
+        self.mount.as_ref().is_some_and(|mount| mount.at == *path || path.is_below(&mount.at))
+    }
+
+    pub fn is_unmounted(&self) -> bool {
+        self.mount.as_ref().is_some_and(|mount| mount.hidden.is_some())
+    }
+
+    /// Has a file system of its own at a path, with something on it.
+    pub fn make_mount(&mut self, at: &RelPath, keep: &RelPath, bytes: Vec<u8>) {
+        self.mount = Some(Mount { at: at.clone(), dev: 2, hidden: None });
+        let root = Node { data: Data::Dir, mode: 0o755, mtime: 0, ctime: 0, ino: 2 };
+        self.nodes.insert(at.clone(), root);
+        self.write(keep, bytes, 1);
+        self.unsynced.clear();
+    }
+
+    /// Unmounts it, or mounts it again. Returns what lay under the mount point and is hidden by it from now on.
+    pub fn toggle_mount(&mut self) -> Vec<RelPath> {
+        let Some(mut mount) = self.mount.take() else { return Vec::new() };
+        let mut under: Vec<_> = self.below(&mount.at);
+        let is_own = |path: &RelPath| *path == mount.at || path.is_below(&mount.at);
+        match mount.hidden.take() {
+            None => {
+                // What is unmounted is durable.
+                self.unsynced.retain(|group| !group.keys().any(is_own));
+                under.push(mount.at.clone());
+                let off = under.drain(..).filter_map(|path| self.nodes.remove(&path).map(|node| (path, node)));
+                mount.hidden = Some(off.collect());
+                let point = Node { data: Data::Dir, mode: 0o755, mtime: 0, ctime: 0, ino: u64::MAX };
+                self.nodes.insert(mount.at.clone(), point);
+            }
+            Some(hidden) => {
+                self.nodes.retain(|path, _| !is_own(path));
+                self.nodes.extend(hidden);
+            }
+        }
+        self.mount = Some(mount);
+        under
+    }
+
+    /// What goes from one file system to another is a new file there.
+    fn moved(&mut self, from: &RelPath, to: &RelPath, node: &mut Node) {
+        if self.dev_of(from) != self.dev_of(to) {
+            (node.ino, node.ctime) = (self.new_inode(), self.tick());
+        }
     }
 
     pub fn is_dir(&self, path: Option<&RelPath>) -> bool {
@@ -188,9 +259,11 @@ impl Disk {
         let ctime = self.tick();
         let mut node = self.nodes.remove(from).unwrap();
         node.ctime = ctime;
+        self.moved(from, to, &mut node);
         self.nodes.insert(to.clone(), node);
         for path in moved {
-            let node = self.nodes.remove(&path).unwrap();
+            let mut node = self.nodes.remove(&path).unwrap();
+            self.moved(&path, &renamed(&path), &mut node);
             self.nodes.insert(renamed(&path), node);
         }
         gone
@@ -210,6 +283,8 @@ impl Disk {
         let ctime = self.tick();
         let (mut one, mut other) = (self.nodes.remove(a).unwrap(), self.nodes.remove(b).unwrap());
         (one.ctime, other.ctime) = (ctime, ctime);
+        self.moved(a, b, &mut one);
+        self.moved(b, a, &mut other);
         self.nodes.insert(a.clone(), other);
         self.nodes.insert(b.clone(), one);
     }
@@ -231,8 +306,8 @@ impl Disk {
     fn found(&self, path: &RelPath, node: &Node) -> Found {
         match &node.data {
             _ if self.is_ignored(path) => Found::Ignored,
-            Data::Symlink(target) => Found::Symlink(node.stat(), target.clone().into()),
-            _ => Found::Entry(node.stat()),
+            Data::Symlink(target) => Found::Symlink(self.stat_of(path, node), target.clone().into()),
+            _ => Found::Entry(self.stat_of(path, node)),
         }
     }
 
@@ -269,7 +344,9 @@ impl Disk {
 
     /// What was read is durable before it is told.
     pub fn hash(&mut self, path: &RelPath, expected: &Stat) -> HashOutcome {
-        let Some(Node { data: Data::File(bytes), .. }) = self.nodes.get(path).filter(|n| n.stat() == *expected) else {
+        let Some(Node { data: Data::File(bytes), .. }) =
+            self.nodes.get(path).filter(|n| self.stat_of(path, n) == *expected)
+        else {
             return HashOutcome::Changed;
         };
         let recipe = recipe_of(bytes);
@@ -278,7 +355,12 @@ impl Disk {
     }
 
     pub fn verify(&self, item: &VerifyItem) -> VerifyOutcome {
-        match self.nodes.get(&item.path).filter(|node| node.stat() == item.stat).map(|node| &node.data) {
+        match self
+            .nodes
+            .get(&item.path)
+            .filter(|node| self.stat_of(&item.path, node) == item.stat)
+            .map(|node| &node.data)
+        {
             Some(Data::File(bytes)) if recipe_of(bytes) == item.recipe => VerifyOutcome::Intact,
             Some(Data::File(bytes)) => VerifyOutcome::Damaged { bytes: bytes.len() as u64, detail: String::new() },
             _ => VerifyOutcome::Changed,
@@ -291,7 +373,7 @@ impl Disk {
         have.retain(|offset, bytes| places.iter().any(|(at, c)| at == offset && c.id == ChunkId::of(bytes)));
         let read = |source: u32, offset: u64, len: u32| -> Option<Vec<u8>> {
             let source = &plan.sources[source as usize];
-            let node = self.nodes.get(&source.path).filter(|n| n.stat() == source.stat)?;
+            let node = self.nodes.get(&source.path).filter(|n| self.stat_of(&source.path, n) == source.stat)?;
             let Data::File(bytes) = &node.data else { return None };
             bytes.get(offset as usize..offset as usize + len as usize).map(<[u8]>::to_vec)
         };
@@ -326,7 +408,7 @@ impl Disk {
     }
 
     pub fn read(&self, path: &RelPath, expected: &Stat, offset: u64, len: u32) -> Option<Vec<u8>> {
-        let node = self.nodes.get(path).filter(|n| n.stat() == *expected)?;
+        let node = self.nodes.get(path).filter(|n| self.stat_of(path, n) == *expected)?;
         let Data::File(bytes) = &node.data else { return None };
         bytes.get(offset as usize..offset as usize + len as usize).map(<[u8]>::to_vec)
     }
@@ -359,6 +441,11 @@ impl Disk {
         if !self.is_dir(parent.as_ref()) {
             return CommitOutcome::NoParent;
         }
+        if let (Some(dir), Some(expected)) = (&parent, item.dir_dev)
+            && self.dev_of(dir) != expected
+        {
+            return CommitOutcome::OtherFileSystem;
+        }
         let is_expected = match (&item.expect, self.stat(path)) {
             (Expect::Absent, there) => there.is_none(),
             (Expect::Stat(expected), Some(there)) if expected.kind == Kind::Dir => {
@@ -389,7 +476,7 @@ impl Disk {
                 node.mode = *mode;
                 node.ctime = ctime;
                 node.mtime = mtime_ns.unwrap_or(node.mtime);
-                let stat = Some(node.stat());
+                let stat = self.stat(path);
                 return CommitOutcome::Done { stat, kept: None, aside: None, unseen: false };
             }
             Action::Remove => None,
@@ -408,6 +495,7 @@ impl Disk {
                 }
                 let mut node = self.nodes.remove(from).unwrap();
                 node.ctime = self.tick();
+                self.moved(from, path, &mut node);
                 (node.mode, node.mtime) = (body.mode, body.mtime_ns);
                 Some(node)
             }
@@ -426,7 +514,7 @@ impl Disk {
                     let to = self.free_name(to, path, item.by, old.mtime);
                     let mut old = old;
                     old.ctime = self.tick();
-                    aside = Some((to.clone(), old.stat()));
+                    aside = Some((to.clone(), self.stat_of(&to, &old)));
                     self.nodes.insert(to, old);
                 }
             }

@@ -83,6 +83,7 @@ fn regressions() {
         (203_877, "a look was believed that was older than what a commit had done since"),
         (237_652, "a peer was still believed to leave out what it no longer left out, and lacked"),
         (432_036, "a peer was still believed to leave out what it no longer left out, and lacked"),
+        (14_841, "what waited for its directory did not go on when a person had made that"),
         (435_057, "two devices waited for each other to say what they left out"),
     ];
     let failures: Vec<_> = found.iter().filter_map(|(seed, what)| play(*seed).err().map(|why| (what, why))).collect();

@@ -56,6 +56,9 @@ impl World {
         for device in &mut self.devices {
             device.is_away = false;
         }
+        if self.devices[0].disk.is_unmounted() {
+            self.toggle_mount(0);
+        }
         let rules = if self.random.chance(50) { self.rules.clone() } else { BTreeSet::new() };
         for n in 0..self.devices.len() {
             if self.devices[n].disk.ignored != rules {

@@ -94,6 +94,9 @@ impl World {
             return;
         }
         let path = self.any_path(n);
+        if self.is_untouchable(n, &path) {
+            return;
+        }
         let there = self.devices[n].disk.nodes.get(&path).map(|node| node.data.clone());
         match self.random.below(110) {
             0..45 => {
@@ -124,7 +127,7 @@ impl World {
             }
             60..80 => {
                 let to = self.any_path(n);
-                let inside = to.is_below(&path) || path.is_below(&to) || to == path;
+                let inside = to.is_below(&path) || path.is_below(&to) || to == path || self.is_untouchable(n, &to);
                 let onto = self.devices[n].disk.nodes.get(&to).map(|node| node.data.clone());
                 let fits = !matches!((&there, &onto), (None, _) | (_, Some(Data::Dir)) | (Some(Data::Dir), Some(_)));
                 if inside || !fits || !self.make_parents(n, &to) {
@@ -169,7 +172,7 @@ impl World {
                 let other = self.any_path(n);
                 let onto = self.devices[n].disk.nodes.get(&other).map(|node| node.data.clone());
                 let is_plain = |data: &Option<Data>| matches!(data, Some(Data::File(_) | Data::Symlink(_)));
-                if path == other || !is_plain(&there) || !is_plain(&onto) {
+                if path == other || self.is_untouchable(n, &other) || !is_plain(&there) || !is_plain(&onto) {
                     return;
                 }
                 self.say(|| format!("{n} swaps {path} and {other}"));

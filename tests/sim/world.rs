@@ -21,6 +21,12 @@ use kinfold::wire::message::{ChunkHeader, FolderHello, Message};
 
 use crate::disk::{Data, Disk};
 
+/// Where the first device has a file system of its own, in some worlds, and what lies on it for ever.
+const MOUNT: &str = "e";
+const MOUNT_KEEP: &str = "e/kept";
+/// Seeds that leave this when they are divided by 11 have such a world.
+const MOUNT_WORLDS: u64 = 4;
+
 const FOLDER: FolderId = FolderId([7; 16]);
 
 /// A small generator; the same everywhere (Vigna, "An experimental exploration of Marsaglia's
@@ -178,6 +184,12 @@ impl World {
                 is_unwatched: true,
             };
             world.devices.push(device);
+            if n == 0 && world.has_mount() {
+                let keep = b"0      kept".to_vec();
+                world.written.insert(keep.clone());
+                world.owed.insert(keep.clone(), "what lies on the nested file system".into());
+                world.devices[n].disk.make_mount(&path(MOUNT), &path(MOUNT_KEEP), keep);
+            }
             world.start(n, index);
         }
         if seed.is_multiple_of(3) {
@@ -202,6 +214,41 @@ impl World {
     /// back, and so would a device that had ignored it: neither is there in such a world.
     pub(super) fn is_forgetful(&self) -> bool {
         self.seed % 5 == 1 && self.rules.is_empty()
+    }
+
+    /// Whether the first device has a file system mounted in its folder, that goes away and comes back.
+    pub(super) fn has_mount(&self) -> bool {
+        self.seed % 11 == MOUNT_WORLDS
+    }
+
+    /// Whether a person leaves a path alone: it is a mount point, or what is always on it, or what is away.
+    pub(super) fn is_untouchable(&self, n: usize, at: &RelPath) -> bool {
+        let disk = &self.devices[n].disk;
+        self.has_mount() && (*at == path(MOUNT) || *at == path(MOUNT_KEEP))
+            || disk.is_unmounted() && disk.is_of_mount(at)
+    }
+
+    pub(super) fn toggle_mount(&mut self, n: usize) {
+        if self.devices[n].disk.mount.is_none() || self.devices[n].is_away {
+            return;
+        }
+        // A file system that was never seen cannot be missed.
+        let keep = path(MOUNT_KEEP);
+        let known = self.devices[n].folder.as_ref().and_then(|folder| folder.index().local(&keep).unwrap());
+        let is_known = known.is_some_and(|known| known.stat.is_some() && known.record.body.is_live());
+        let is_durable = self.devices[n].folder.as_ref().is_some_and(|folder| !folder.index().is_dirty());
+        let can_be_missed = is_known && is_durable;
+        if !self.devices[n].disk.is_unmounted() && !can_be_missed {
+            return;
+        }
+        self.steps += 1;
+        let under = self.devices[n].disk.toggle_mount();
+        let is_away = self.devices[n].disk.is_unmounted();
+        self.say(|| format!("{n}'s file system at {MOUNT} is {}", if is_away { "away" } else { "back" }));
+        self.devices[n].is_unwatched = true;
+        if !is_away && !under.is_empty() {
+            self.fail(&format!("{n} has put {under:?} under a mount point"));
+        }
     }
 
     pub(super) fn fail(&self, why: &str) -> ! {
@@ -281,6 +328,8 @@ impl World {
         }
         let mut is_restored = false;
         match (self.random.below(if self.is_rough { 40 } else { 1 }), self.devices[n].backup.clone()) {
+            // Who has forgotten a file system that is away cannot miss it either.
+            _ if n == 0 && self.has_mount() => {}
             (39, _) => {
                 self.say(|| format!("{n} has lost its index"));
                 index = MemoryIndex::new(Incarnation(self.random.next()));
@@ -680,6 +729,7 @@ impl World {
             }
             35..36 => self.give(n, Input::ScanAll),
             36..37 if self.random.chance(50) => self.change_rules(n),
+            36..37 if self.has_mount() && self.random.chance(70) => self.toggle_mount(0),
             36..37 => {
                 let is_away = !self.devices[n].is_away;
                 self.devices[n].is_away = is_away;

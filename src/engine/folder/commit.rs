@@ -43,6 +43,10 @@ impl<I: Index> Folder<I> {
                 self.ready.insert(path);
                 continue;
             }
+            let dir_dev = match path.parent() {
+                Some(parent) => self.index.local(&parent)?.and_then(|parent| parent.stat).map(|stat| stat.dev),
+                None => None,
+            };
             let here = local.as_ref().and_then(|local| local.record.body.file());
             if here.is_some_and(|file| self.is_being_copied(file.content, &path)) {
                 continue;
@@ -93,7 +97,7 @@ impl<I: Index> Folder<I> {
                 (Some(copy), _) => Displaced::Copy(copy.clone()),
                 (None, _) => Displaced::History,
             };
-            let item = CommitItem { path: path.clone(), expect: task.expect, action, displaced, by };
+            let item = CommitItem { path: path.clone(), expect: task.expect, action, displaced, by, dir_dev };
             if is_removal {
                 removals.push(item)
             } else {
@@ -236,6 +240,15 @@ impl<I: Index> Folder<I> {
                 self.discard_staged(&action);
                 if let Some(parent) = path.parent() {
                     self.look_again(&parent, Depth::Entry);
+                }
+                self.put_off(now, &path, true, LOCAL_PAUSE_MAX);
+                Ok(())
+            }
+            CommitOutcome::OtherFileSystem => {
+                self.discard_staged(&action);
+                if let Some(parent) = path.parent() {
+                    // The look tells whether its file system is away, or has another number now.
+                    self.look_again(&parent, Depth::Tree);
                 }
                 self.put_off(now, &path, true, LOCAL_PAUSE_MAX);
                 Ok(())

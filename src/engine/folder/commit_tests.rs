@@ -98,3 +98,115 @@ fn what_is_queued_to_be_read_by_one_of_two_looks_is_looked_at_again() {
     assert!(matches!(scope, Scope::Paths(paths) if paths.contains_key(&path("f"))));
     bench.end_scan(full, vec![]);
 }
+
+#[test]
+fn what_is_to_be_put_onto_a_file_system_says_which_and_waits_while_it_is_away() {
+    let mut bench = Bench::new();
+    let on = |dev, kind, ino| crate::model::stat::Stat { dev, ..stat(kind, ino, 1) };
+    let dir = |dev| ("d", Found::Entry(on(dev, Kind::Dir, 7)));
+    bench.scan_all(&[("a", Found::Symlink(on(1, Kind::Symlink, 4), (*b"x").into())), dir(2)]);
+    bench.meet(Right::Owner, None);
+    bench.hear("d/kept", 1, link("x"), None);
+    let items = bench.commit().unwrap();
+    assert_eq!(items[0].dir_dev, Some(2));
+    let found = Some(on(2, Kind::Symlink, 8));
+    let done = CommitOutcome::Done { stat: found, kept: None, aside: None, unseen: false };
+    bench.give(Input::Committed(vec![done]));
+    // Nobody has told yet that it is away.
+    bench.hear("d/new", 2, link("y"), None);
+    assert_eq!(bench.commit().unwrap()[0].dir_dev, Some(2));
+    bench.give(Input::Committed(vec![CommitOutcome::OtherFileSystem]));
+    assert_eq!(bench.body("d/new"), None);
+    let is_look = |scope: &Scope| matches!(scope, Scope::Paths(paths) if paths.contains_key(&path("d")));
+    let (job, scope) = bench.scan().unwrap();
+    assert!(is_look(&scope));
+    let entry = ScanItem::Path { path: path("d"), found: Some(Found::Entry(on(1, Kind::Dir, 9))) };
+    let listing = ScanItem::Listing { dir: Some(path("d")), entries: Vec::new() };
+    bench.end_scan(job, vec![entry, listing]);
+    for _ in 0..5 {
+        bench.rest();
+        assert!(bench.commit().is_none());
+    }
+    assert!(bench.folder.problems().any(|problem| problem.kind == ProblemKind::MountChanged));
+    assert_eq!(bench.body("d/kept"), Some(link("x")));
+    // It is looked for from time to time, for no event tells when it is back.
+    for _ in 0..6 {
+        bench.rest();
+    }
+    let (job, scope) = bench.scan().expect("it is looked for");
+    assert!(is_look(&scope));
+    let entry = ScanItem::Path { path: path("d"), found: Some(Found::Entry(on(2, Kind::Dir, 7))) };
+    bench.end_scan(job, vec![entry]);
+    bench.rest();
+    assert!(bench.folder.problems().all(|problem| problem.kind != ProblemKind::MountChanged));
+    assert_eq!(bench.folder.poll_timeout().map(|due| due > bench.at + Duration::from_secs(60)), Some(true));
+}
+
+#[test]
+fn a_file_that_is_where_it_was_tells_that_its_file_system_is_back_whatever_number_the_directory_had() {
+    let mut bench = Bench::new();
+    let on = |dev, kind, ino| crate::model::stat::Stat { dev, ..stat(kind, ino, 1) };
+    let look = |bench: &mut Bench, dir: u64, file: u64| {
+        bench.give(Input::ScanAll);
+        let (job, _) = bench.scan().unwrap();
+        let root = vec![((*b"d").into(), Found::Entry(on(dir, Kind::Dir, 7)))];
+        let inside = vec![((*b"f").into(), Found::Entry(on(file, Kind::File, 8)))];
+        let listing = |dir, entries| ScanItem::Listing { dir, entries };
+        bench.end_scan(job, vec![listing(None, root), listing(Some(path("d")), inside)]);
+    };
+    look(&mut bench, 3, 2);
+    let done = HashOutcome::Done { stat: on(2, Kind::File, 8), recipe: recipe(b"one") };
+    bench.give(Input::Hashed(path("d/f"), done));
+    // The directory was last seen under a number that the file was not seen under.
+    look(&mut bench, 2, 2);
+    let (job, _) = bench.scan().expect("it is looked at once more");
+    let entry = ScanItem::Path { path: path("d"), found: Some(Found::Entry(on(2, Kind::Dir, 7))) };
+    bench.end_scan(job, vec![entry]);
+    assert_eq!(bench.folder.index().local(&path("d")).unwrap().unwrap().stat.unwrap().dev, 2);
+    assert!(bench.folder.problems().all(|problem| problem.kind != ProblemKind::MountChanged));
+}
+
+#[test]
+fn a_directory_that_is_where_it_was_tells_that_its_file_system_was_renumbered_unless_it_may_be_the_root_of_one() {
+    for (ino, is_same) in [(5000, true), (2, false)] {
+        let mut bench = Bench::new();
+        let on = |dev, kind, ino| crate::model::stat::Stat { dev, ..stat(kind, ino, 1) };
+        let look = |bench: &mut Bench, dev| {
+            bench.give(Input::ScanAll);
+            let (job, _) = bench.scan().unwrap();
+            let listing = |dir, name: &[u8], found| ScanItem::Listing { dir, entries: vec![(name.into(), found)] };
+            let link = Found::Symlink(on(dev, Kind::Symlink, 9), (*b"x").into());
+            let root = listing(None, b"d", Found::Entry(on(dev, Kind::Dir, ino)));
+            bench.end_scan(job, vec![root, listing(Some(path("d")), b"l", link)]);
+        };
+        look(&mut bench, 3);
+        look(&mut bench, 2);
+        let is_reported = bench.folder.problems().any(|problem| problem.kind == ProblemKind::MountChanged);
+        assert_eq!(is_reported, !is_same);
+    }
+}
+
+#[test]
+fn what_lies_on_a_file_system_with_another_number_is_not_read_again() {
+    let mut bench = Bench::new();
+    let was = bench.has_file("f", 4, b"one");
+    let is = crate::model::stat::Stat { dev: was.dev + 1, ..was };
+    bench.scan_all(&[("f", Found::Entry(is))]);
+    assert!(bench.take(|o| matches!(o, Output::Hash(..)).then_some(())).is_none());
+    assert_eq!(bench.folder.index().local(&path("f")).unwrap().unwrap().stat, Some(is));
+    assert_eq!(bench.folder.index().recipe(&path("f")).unwrap(), Some(recipe(b"one")));
+}
+
+#[test]
+fn what_waits_for_its_directory_goes_on_when_a_person_makes_that() {
+    let mut bench = Bench::new();
+    let file = Found::Symlink(stat(Kind::Symlink, 4, 1), (*b"x").into());
+    bench.scan_all(&[("d", file)]);
+    bench.meet(Right::Owner, None);
+    // A link lies where the directory should be.
+    bench.hear("d/l", 1, link("y"), None);
+    assert!(bench.commit().is_none());
+    bench.scan_all(&[("d", Found::Entry(stat(Kind::Dir, 7, 2)))]);
+    let items = bench.commit().expect("it goes on");
+    assert_eq!(items[0].path, path("d/l"));
+}

@@ -200,6 +200,8 @@ impl<I: Index> Folder<I> {
         self.count_again(&path)?;
         self.change_tree(&path, &local.record.body, true)?;
         local.ignored = false;
+        // What was to be put into it may be now.
+        self.unblock();
         // Peers were told of what happened meanwhile; this they have not been told.
         local.sequence = self.index.next_sequence()?;
         self.index.set_local(&local, None)?;

@@ -19,6 +19,9 @@ use crate::model::stat::{Kind, Stat};
 
 /// How long a file that changed while it was read is left alone.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
+/// Inode numbers up to here may be those of the root of a file system, which is the same on many: 2 on ext4, 128 on XFS,
+/// 256 on Btrfs, 4096 on bcachefs.
+const ROOT_INODES_MAX: u64 = 4096;
 /// Files that are read at a time.
 const HASHES_MAX: usize = 64;
 
@@ -181,10 +184,12 @@ impl<I: Index> Folder<I> {
             return Ok(());
         }
         let was_queued = self.scans.to_hash.contains_key(&path);
+        let was_away = self.scans.unmounted.contains_key(&path);
         self.take_in(now, path.clone(), before.clone(), found)?;
         if self.scans.overlaps(job) {
             let is_queued_now = !was_queued && self.scans.to_hash.contains_key(&path);
-            if is_queued_now || self.index.local(&path)? != before {
+            let is_away_now = !was_away && self.scans.unmounted.contains_key(&path);
+            if is_queued_now || is_away_now || self.index.local(&path)? != before {
                 self.look_again(&path, Depth::Entry);
             }
         }
@@ -214,10 +219,15 @@ impl<I: Index> Folder<I> {
 
     fn handle_dir(&mut self, now: Now, path: RelPath, local: Option<Local>, stat: Stat) -> Result<(), I::Error> {
         let former = local.as_ref().and_then(|l| l.stat).filter(|s| s.kind == Kind::Dir);
+        if let Some(former) = former.filter(|former| former.ino == stat.ino && stat.ino > ROOT_INODES_MAX) {
+            // The same directory, so that its file system has another number now.
+            self.recognise(former.dev, stat.dev)?;
+            self.recognise_above(&path, former.dev, stat.dev)?;
+        }
         let is_other = former.is_some_and(|former| !self.scans.is_same_file_system(former.dev, stat.dev));
         if is_other && self.index.has_live_below(&path)? {
             // Another file system lies here than before: what is not on it is not deleted.
-            self.scans.unmounted.insert(path.clone());
+            self.scans.unmounted.insert(path.clone(), Some(stat.dev));
             self.report(Some(&path), ProblemKind::MountChanged, "");
             return Ok(());
         }
@@ -231,7 +241,7 @@ impl<I: Index> Folder<I> {
         if was == is || self.scans.renumbered.insert(was, is) == Some(is) {
             return Ok(());
         }
-        for dir in self.scans.unmounted.clone() {
+        for dir in self.scans.unmounted.keys().cloned().collect::<Vec<_>>() {
             if self.index.local(&dir)?.and_then(|l| l.stat).is_some_and(|stat| stat.dev == was) {
                 self.mounted_again(&dir);
             }
@@ -239,9 +249,35 @@ impl<I: Index> Folder<I> {
         Ok(())
     }
 
+    /// What was seen on a file system of one number is where it was, on one of another: so that one is back at the
+    /// directories above that lie on it.
+    ///
+    /// All that is known of what is in them gets the number at once. Were that left to the looks to come and a crash came
+    /// between two of them, a directory that then goes would look as if it had been another file system.
+    fn recognise_above(&mut self, path: &RelPath, was: u64, is: u64) -> Result<(), I::Error> {
+        let is_there = |dir: &RelPath| self.scans.unmounted.get(dir) == Some(&Some(is));
+        for dir in path.ancestors().filter(is_there).collect::<Vec<_>>() {
+            let Some(local) = self.index.local(&dir)? else { continue };
+            let was = [was, local.stat.map_or(was, |stat| stat.dev)];
+            self.scans.renumbered.extend(was.map(|was| (was, is)));
+            let mut below = vec![local];
+            while let Some(local) = below.pop() {
+                if local.record.body.is_dir() {
+                    below.extend(self.index.children(Some(&local.record.path))?);
+                }
+                if let Some(stat) = local.stat.filter(|stat| was.contains(&stat.dev) && stat.dev != is) {
+                    self.is_changed = true;
+                    self.index.set_local(&Local { stat: Some(Stat { dev: is, ..stat }), ..local }, None)?;
+                }
+            }
+            self.mounted_again(&dir);
+        }
+        Ok(())
+    }
+
     /// The file system that was known here lies here again, or nothing depends on it any more.
     fn mounted_again(&mut self, path: &RelPath) {
-        if self.scans.unmounted.remove(path) {
+        if self.scans.unmounted.remove(path).is_some() {
             self.look_again(path, Depth::Tree);
             self.sweep.begin_again();
         }
@@ -268,7 +304,7 @@ impl<I: Index> Folder<I> {
         {
             return Ok(false);
         }
-        self.scans.unmounted.insert(path.clone());
+        self.scans.unmounted.insert(path.clone(), None);
         self.report(Some(path), ProblemKind::MountChanged, "");
         Ok(true)
     }
@@ -312,10 +348,20 @@ impl<I: Index> Folder<I> {
         self.clear_problems(&path);
         if let Some(former) = local.as_ref().and_then(|l| l.stat).filter(|s| Stat { dev: stat.dev, ..*s } == stat) {
             self.recognise(former.dev, stat.dev)?;
+            self.recognise_above(&path, former.dev, stat.dev)?;
         }
         let local = self.recall(local)?;
-        if local.is_some_and(|local| local.record.body.file().is_some() && local.stat == Some(stat)) {
+        // On a file system that was given another number, what is otherwise the same need not be read again.
+        let is_same = |known: Stat| {
+            Stat { dev: stat.dev, ..known } == stat && self.scans.is_same_file_system(known.dev, stat.dev)
+        };
+        if let Some(local) = local.filter(|local| local.record.body.file().is_some() && local.stat.is_some_and(is_same))
+        {
             self.scans.to_hash.remove(&path);
+            if local.stat != Some(stat) {
+                self.is_changed = true;
+                self.index.set_local(&Local { stat: Some(stat), ..local }, None)?;
+            }
             return self.wake(&path);
         }
         self.forget_below(now, &path)?;
@@ -450,6 +496,12 @@ impl<I: Index> Folder<I> {
         }
         if self.scans.poll_timeout(self.params.rescan_interval).is_some_and(|due| due <= now.at) {
             self.scans.full_wanted = true;
+        }
+        if self.scans.unmounted_due().is_some_and(|due| due <= now.at) {
+            self.scans.unmounted_sought = now.at;
+            for dir in self.scans.unmounted.keys().cloned().collect::<Vec<_>>() {
+                self.look_again(&dir, Depth::Entry);
+            }
         }
         self.begin_scans();
         self.begin_hashes();

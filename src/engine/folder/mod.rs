@@ -426,7 +426,17 @@ impl<I: Index> Folder<I> {
         let is_resting = self.scans.is_resting() && self.debounce.is_empty();
         let gone = self.scans.gone_due(is_resting).filter(|_| !self.scans.is_reading_any());
         let (verify, retire) = (self.verify_timeout(), self.retire_timeout());
-        [self.debounce.poll_timeout(), retry, scan, gone, self.brake.due, verify, retire].into_iter().flatten().min()
+        let due = [
+            self.debounce.poll_timeout(),
+            retry,
+            scan,
+            gone,
+            self.scans.unmounted_due(),
+            self.brake.due,
+            verify,
+            retire,
+        ];
+        due.into_iter().flatten().min()
     }
 
     /// Whether nothing is under way: then there is time for what can wait.
@@ -605,6 +615,11 @@ impl<I: Index> Folder<I> {
         let path = record.path.clone();
         let before = self.index.local(&path)?;
         let was_dir = before.as_ref().is_some_and(|before| before.record.body.is_dir());
+        let was_live = before.as_ref().is_some_and(|before| before.record.body.is_live());
+        if (record.body.is_dir() && !was_dir) || (was_live && !record.body.is_live()) {
+            // What is to be put into it waited for just this, if it was not a commit that brought it about.
+            self.unblock();
+        }
         let since_ns = match &before {
             Some(before) if before.record.body.is_same_content(&record.body) => before.since_ns,
             _ => now.wall_ns,

@@ -412,6 +412,7 @@ impl<I: Index> Folder<I> {
     pub fn is_settled(&self) -> bool {
         !self.scans.is_busy()
             && self.scans.root_missing.is_none()
+            && self.scans.unmounted.is_empty()
             && self.debounce.is_empty()
             && self.committing.is_empty()
             && self.peers.keys().all(|peer| self.is_in_sync_with(peer))

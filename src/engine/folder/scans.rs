@@ -10,7 +10,7 @@ use crate::model::stat::Stat;
 
 /// How often the whole folder is scanned while not all of it can be watched.
 const UNWATCHED_INTERVAL: Duration = Duration::from_secs(60);
-/// How often a missing root is looked for.
+/// How often a missing root is looked for, and a file system inside the folder that is away.
 const ROOT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a path must be gone before it counts as deleted, and how long at most it is waited that
 /// nothing is being looked at any more: it may turn up under another name, and then nothing need travel.
@@ -56,8 +56,11 @@ pub(super) struct Scans {
     pub(super) hashing: BTreeMap<RelPath, (u64, Stat)>,
     pub(super) hashes: u64,
     pub(super) hash_failures: BTreeMap<RelPath, u32>,
-    /// Directories on another file system than before, or gone with one: what is not found below says nothing.
-    pub(super) unmounted: BTreeSet<RelPath>,
+    /// Directories on another file system than before, by its number, or gone with one: what is not found below says
+    /// nothing.
+    pub(super) unmounted: BTreeMap<RelPath, Option<u64>>,
+    /// When these were last looked for. No event tells that a file system is mounted.
+    pub(super) unmounted_sought: Duration,
     /// File systems that were recognised under another device number than before.
     pub(super) renumbered: BTreeMap<u64, u64>,
     /// What commits touched, and the last scan that began before they ended.
@@ -83,7 +86,8 @@ impl Scans {
             hashing: BTreeMap::new(),
             hashes: 0,
             hash_failures: BTreeMap::new(),
-            unmounted: BTreeSet::new(),
+            unmounted: BTreeMap::new(),
+            unmounted_sought: Duration::ZERO,
             renumbered: BTreeMap::new(),
             touched_by_us: BTreeMap::new(),
         }
@@ -124,6 +128,12 @@ impl Scans {
         self.full_done_at.map(|done| done + interval)
     }
 
+    /// When the file systems that are away are looked for again.
+    pub(super) fn unmounted_due(&self) -> Option<Duration> {
+        let is_any = !self.unmounted.is_empty() && self.root_missing.is_none();
+        is_any.then(|| self.unmounted_sought + ROOT_INTERVAL)
+    }
+
     pub(super) fn is_reading(&self, path: &RelPath) -> bool {
         self.to_hash.contains_key(path) || self.hashing.contains_key(path)
     }
@@ -141,7 +151,7 @@ impl Scans {
     /// Whether a path is, or lies below, a directory whose file system is away.
     pub(super) fn is_unmounted(&self, path: &RelPath) -> bool {
         !self.unmounted.is_empty()
-            && (self.unmounted.contains(path) || path.ancestors().any(|dir| self.unmounted.contains(&dir)))
+            && (self.unmounted.contains_key(path) || path.ancestors().any(|dir| self.unmounted.contains_key(&dir)))
     }
 
     /// Whether what lies at a path is about to be seen anew.
