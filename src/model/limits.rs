@@ -70,8 +70,12 @@ pub const NOISE_PAYLOAD_MAX: usize = 65_519;
 pub const NOISE_MESSAGE_MAX: usize = 65_535;
 /// Longest time a handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes under way at a time, in all.
-pub const HANDSHAKES_MAX: usize = 256;
+/// Connections at a time that have not shown the tag of a trusted device.
+pub const STRANGERS_MAX: usize = 256;
+/// Of these, from one address.
+pub const STRANGERS_PER_ADDRESS_MAX: usize = 64;
+/// Handshakes under way at a time with one trusted device.
+pub const HANDSHAKES_PER_DEVICE_MAX: usize = 4;
 /// First messages remembered to refuse their replay.
 pub const REPLAY_CACHE_MAX: usize = 65_536;
 /// Silence after which a ping is sent.

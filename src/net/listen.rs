@@ -5,13 +5,12 @@
 //! a handshake is over, whichever comes first; then the connection is closed, always in the same way. So
 //! neither what is sent nor when the connection ends tells a valid device id from an invalid one.
 //!
-//! Handshakes under way are bounded in all and for each address; a connection beyond that is closed at
-//! once.
+//! Connections that have not proven themselves are bounded in number; beyond that the newest has the place of the one
+//! that has waited longest (`net::anteroom`).
 
-use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -24,17 +23,17 @@ use tracing::{debug, warn};
 
 use crate::engine::session::handshake::{Established, FIRST_LEN, HandshakeError, LAST_LEN, Versions};
 use crate::model::id::DeviceId;
-use crate::model::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX};
+use crate::model::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_PER_DEVICE_MAX, STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX};
+use crate::net::anteroom::{Anteroom, AnteroomBounds, Place};
 use crate::net::connection::Connection;
 use crate::net::endpoint::{Endpoint, Unanswered};
 use crate::net::interfaces::tcp_socket;
 
 /// Most bytes that are read on one connection before it has proven itself.
 pub const DISCARD_LEN_MAX: usize = 64 << 10;
-/// Handshakes under way at a time with one address.
-pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 16;
-/// Connections that the system holds until they are taken.
-const BACKLOG: i32 = 128;
+/// Connections that the system holds until they are taken. A flood fills it; what does not fit is asked for again by the
+/// system of the other side after a second.
+const BACKLOG: i32 = 4096;
 /// Rest after the system could not give a connection, as when all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -43,18 +42,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ListenBounds {
     /// Longest time that a handshake may take.
     pub handshake_timeout: Duration,
-    /// Handshakes under way at a time, in all.
-    pub handshakes: usize,
-    /// Handshakes under way at a time with one address.
-    pub handshakes_per_address: usize,
+    /// Connections at a time that have not proven themselves.
+    pub anteroom: AnteroomBounds,
 }
 
 impl ListenBounds {
     /// The bounds that the program runs with.
     pub const STANDARD: Self = Self {
         handshake_timeout: HANDSHAKE_TIMEOUT,
-        handshakes: HANDSHAKES_MAX,
-        handshakes_per_address: HANDSHAKES_PER_ADDRESS_MAX,
+        anteroom: AnteroomBounds {
+            strangers: STRANGERS_MAX,
+            strangers_per_address: STRANGERS_PER_ADDRESS_MAX,
+            handshakes_per_device: HANDSHAKES_PER_DEVICE_MAX,
+        },
     };
 }
 
@@ -140,7 +140,7 @@ impl Listener {
     ///
     /// Handshakes run as tasks that belong to this future: dropping it ends them.
     pub async fn run(self, endpoint: Arc<Endpoint>, arrivals: mpsc::Sender<Arrival>) {
-        let slots = Slots::new(self.bounds);
+        let anteroom = Anteroom::new(self.bounds.anteroom);
         let mut handshakes = JoinSet::new();
         loop {
             tokio::select! {
@@ -148,18 +148,18 @@ impl Listener {
                     Ok((stream, addr)) => {
                         if !endpoint.permits(addr.ip()) {
                             debug!(%addr, "connection from outside the local network refused");
-                        } else if let Some(slot) = slots.take(addr.ip()) {
+                        } else {
+                            let place = anteroom.enter(addr.ip());
+                            let number = place.number();
                             let greeting = Greeting {
                                 endpoint: Arc::clone(&endpoint),
                                 stream,
                                 addr,
                                 deadline: Instant::now() + self.bounds.handshake_timeout,
                                 read_len: 0,
-                                slot,
+                                place,
                             };
-                            handshakes.spawn(greeting.run(arrivals.clone()));
-                        } else {
-                            debug!(%addr, "too many handshakes under way, connection refused");
+                            anteroom.note_task(number, handshakes.spawn(greeting.run(arrivals.clone())));
                         }
                     }
                     Err(error) => {
@@ -168,7 +168,8 @@ impl Listener {
                     }
                 },
                 Some(ended) = handshakes.join_next(), if !handshakes.is_empty() => {
-                    if let Err(error) = ended {
+                    // Who lost its place to another was ended from outside.
+                    if let Err(error) = ended && !error.is_cancelled() {
                         warn!(%error, "a handshake ended by a bug");
                     }
                 }
@@ -208,7 +209,7 @@ struct Greeting {
     /// Bytes read so far.
     read_len: usize,
     /// Held until the connection is handed on or closed.
-    slot: Slot,
+    place: Place,
 }
 
 /// Why a connection came to nothing; for the local log.
@@ -234,9 +235,9 @@ impl Greeting {
                 return;
             }
         };
-        // The slot is held until the arrival is taken, so that a peer which connects again and again
-        // waits in no longer a queue than a stranger does.
-        let Self { stream, slot: _slot, .. } = self;
+        // The place is held until the arrival is taken, so that a peer which connects again and again
+        // waits in no longer a queue than its share.
+        let Self { stream, place: _place, .. } = self;
         let arrival = match arrival {
             Ok(established) => match Connection::new(stream, established, false) {
                 Ok(connection) => Arrival::Peer(connection),
@@ -252,6 +253,7 @@ impl Greeting {
     async fn shake_hands(&mut self) -> Result<Result<Established, Arrival>, Refusal> {
         let first = self.read::<FIRST_LEN>().await?;
         let (responder, second) = self.endpoint.respond(&first)?;
+        self.place.admit(responder.peer());
         self.stream.write_all(&second).await?;
         let last = self.read::<LAST_LEN>().await?;
         let peer = responder.peer();
@@ -285,83 +287,5 @@ impl Greeting {
         // Late or not, it ends here.
         drop(timeout_at(self.deadline, read_on).await);
         drop(self.stream.shutdown().await);
-    }
-}
-
-/// Counts the handshakes under way.
-#[derive(Clone)]
-struct Slots {
-    bounds: ListenBounds,
-    taken: Arc<Mutex<Taken>>,
-}
-
-#[derive(Default)]
-struct Taken {
-    total: usize,
-    by_address: BTreeMap<IpAddr, usize>,
-}
-
-impl Slots {
-    fn new(bounds: ListenBounds) -> Self {
-        Self { bounds, taken: Arc::default() }
-    }
-
-    /// Takes a slot, unless too many are taken in all or by this address.
-    fn take(&self, address: IpAddr) -> Option<Slot> {
-        let address = address.to_canonical();
-        let mut taken = self.taken();
-        let here = taken.by_address.get(&address).copied().unwrap_or(0);
-        if taken.total >= self.bounds.handshakes || here >= self.bounds.handshakes_per_address {
-            return None;
-        }
-        taken.total += 1;
-        taken.by_address.insert(address, here + 1);
-        Some(Slot { slots: self.clone(), address })
-    }
-
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One handshake under way; dropping it ends the count.
-struct Slot {
-    slots: Slots,
-    address: IpAddr,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut taken = self.slots.taken();
-        taken.total -= 1;
-        if let Some(here) = taken.by_address.get_mut(&self.address) {
-            *here -= 1;
-            if *here == 0 {
-                taken.by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn handshakes_are_bounded_in_all_and_for_each_address() {
-        let bounds = ListenBounds { handshake_timeout: Duration::ZERO, handshakes: 3, handshakes_per_address: 2 };
-        let slots = Slots::new(bounds);
-        let [a, mapped, b, c] =
-            ["10.0.0.1", "::ffff:10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|text| text.parse().unwrap());
-        let first = slots.take(a).unwrap();
-        let _second = slots.take(mapped).unwrap();
-        assert!(slots.take(a).is_none());
-        let third = slots.take(b).unwrap();
-        assert!(slots.take(c).is_none());
-        drop(first);
-        assert!(slots.take(c).is_some());
-        drop(third);
-        assert_eq!(slots.taken().by_address.len(), 1);
-        assert_eq!(slots.taken().total, 1);
     }
 }

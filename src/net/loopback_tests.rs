@@ -3,14 +3,16 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::sync::mpsc;
 
 use crate::engine::session::handshake::{FIRST_LEN, HandshakeError, Versions};
 use crate::engine::session::suite::Suite;
-use crate::model::limits::{CHUNK_LEN_MAX, NOISE_PAYLOAD_MAX};
+use crate::model::limits::{CHUNK_LEN_MAX, NOISE_PAYLOAD_MAX, STRANGERS_MAX};
 use crate::net::connection::{Connection, ConnectionError, FrameReader, FrameWriter};
 use crate::net::crypto::SystemPrimitives;
 use crate::net::dial::{DialError, dial};
@@ -378,28 +380,85 @@ async fn who_sends_too_much_is_cut_off_before_the_time() {
     assert!(open < AMPLE);
 }
 
+/// Connections from addresses of their own that say nothing, or half a message, and stay.
+fn loiter(to: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let connect = |n: usize| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let from = Ipv4Addr::new(127, 1, (n / 250) as u8, (n % 250) as u8 + 1);
+        socket.bind(&SocketAddr::from((from, 0)).into())?;
+        socket.connect(&to.into())?;
+        let mut stream = TcpStream::from(socket);
+        if n.is_multiple_of(2) {
+            // Whether it comes to be read does not matter.
+            drop(stream.write_all(&[7; FIRST_LEN / 2]));
+        }
+        Ok::<_, std::io::Error>(stream)
+    };
+    (0..count).map(|n| connect(n).unwrap()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn handshakes_beyond_the_bound_are_closed_at_once_and_others_go_on() {
+async fn who_loiters_keeps_no_peer_out_from_however_many_addresses() {
     let b = endpoint(Device::new(2), &[&Device::new(1)]);
     let a = endpoint(Device::new(1), &[&Device::new(2)]);
-    let bounds = ListenBounds { handshake_timeout: AMPLE, handshakes: 8, handshakes_per_address: 2 };
-    let listener = Listener::bind(&[(Ipv4Addr::LOCALHOST, 0).into()], bounds).unwrap();
-    let addr = listener.addresses()[0];
-    let (sender, mut arrivals) = mpsc::channel(4);
-    tokio::spawn(listener.run(Arc::clone(&b), sender));
-    let connect = move || {
-        let stream = TcpStream::connect(addr).unwrap();
-        stream.set_read_timeout(Some(AMPLE)).unwrap();
-        stream
-    };
-    let idle = [connect(), connect()];
-    let refused = tokio::task::spawn_blocking(move || connect().read(&mut [0]).unwrap()).await.unwrap();
-    assert_eq!(refused, 0);
-    // A slot is free again once its connection is gone; the listener may need a moment to see it.
-    drop(idle);
-    let begin = Instant::now();
-    while dial(&a, b.device_id(), addr, Suite::AesGcm, AMPLE).await.is_err() {
-        assert!(begin.elapsed() < AMPLE);
-    }
+    let (addr, mut arrivals) = listen(&b, Duration::from_secs(3600)).await;
+    let count = 3 * STRANGERS_MAX;
+    let loiterers = tokio::task::spawn_blocking(move || loiter(addr, count)).await.unwrap();
+    dial(&a, b.device_id(), addr, Suite::AesGcm, AMPLE).await.unwrap();
     connection(arrivals.recv().await);
+    // Those that came last are still there; the others were closed for them, without a byte.
+    let closed = tokio::task::spawn_blocking(move || {
+        let is_closed = |mut stream: &TcpStream, patience: Duration| {
+            stream.set_read_timeout(Some(patience)).unwrap();
+            match stream.read(&mut [0; 8]) {
+                Ok(0) => true,
+                Ok(_) => panic!("a stranger got a byte"),
+                Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        };
+        let (first, last) = loiterers.split_at(count - STRANGERS_MAX + 1);
+        assert!(first.iter().take(count / 2).all(|stream| is_closed(stream, AMPLE)));
+        last.iter().filter(|stream| is_closed(stream, Duration::from_millis(1))).count()
+    });
+    assert_eq!(closed.await.unwrap(), 0);
+}
+
+/// Prints how many strangers came in a second, and how long the peer needed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_first_messages_keeps_no_peer_out() {
+    let b = endpoint(Device::new(2), &[&Device::new(1)]);
+    let a = endpoint(Device::new(1), &[&Device::new(2)]);
+    let (addr, mut arrivals) = listen(&b, AMPLE).await;
+    let (is_over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let floods: Vec<_> = (0..2)
+        .map(|n| {
+            let (is_over, sent) = (Arc::clone(&is_over), Arc::clone(&sent));
+            thread::spawn(move || {
+                let message = [n; FIRST_LEN];
+                while !is_over.load(Ordering::Relaxed) {
+                    let Ok(mut stream) = TcpStream::connect(addr) else { continue };
+                    // Else the system runs out of ports, which wait for a minute after each.
+                    drop(SockRef::from(&stream).set_linger(Some(Duration::ZERO)));
+                    if stream.write_all(&message).is_ok() {
+                        sent.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    let begun = Instant::now();
+    let mut longest = Duration::ZERO;
+    for _ in 0..10 {
+        let dialing = Instant::now();
+        while dial(&a, b.device_id(), addr, Suite::AesGcm, Duration::from_secs(2)).await.is_err() {
+            assert!(dialing.elapsed() < AMPLE, "the peer is kept out");
+        }
+        connection(arrivals.recv().await);
+        longest = longest.max(dialing.elapsed());
+    }
+    let rate = sent.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();
+    println!("{rate:.0} first messages of strangers a second; the slowest of ten dials took {longest:?}");
+    is_over.store(true, Ordering::Relaxed);
+    floods.into_iter().for_each(|flood| flood.join().unwrap());
+    assert!(sent.load(Ordering::Relaxed) > 0);
 }

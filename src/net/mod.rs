@@ -1,5 +1,6 @@
 //! The `net` layer.
 
+pub mod anteroom;
 pub mod connection;
 pub mod crypto;
 pub mod dial;
