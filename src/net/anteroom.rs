@@ -3,7 +3,7 @@
 //! A stranger cannot be told from a device that we trust before its first message is here. So whoever connects is let in
 //! and has the place of the one that has waited longest, of its own address where that has its share already. Strangers
 //! that connect and say nothing, however many, thus delay nobody: a trusted device needs its place for no longer than its
-//! first message takes, and whoever has shown the tag of one ([`Place::admit`]) has a place among few that strangers
+//! first message takes, and whoever has shown the tag of one (`Place::admit`) has a place among few that strangers
 //! cannot take.
 
 use std::collections::{BTreeMap, BTreeSet};

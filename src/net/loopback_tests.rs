@@ -462,3 +462,74 @@ async fn a_flood_of_first_messages_keeps_no_peer_out() {
     floods.into_iter().for_each(|flood| flood.join().unwrap());
     assert!(sent.load(Ordering::Relaxed) > 0);
 }
+
+/// By how many standard deviations the ranks of two samples are apart (Mann and Whitney, "On a Test of Whether one of Two
+/// Random Variables is Stochastically Larger than the Other", 1947): it asks which are longer, not how long they are.
+fn apart(a: &[Duration], b: &[Duration]) -> f64 {
+    let (n, m) = (a.len() as f64, b.len() as f64);
+    let wins: f64 = a
+        .iter()
+        .map(|x| b.iter().map(|y| if x > y { 1.0 } else { f64::from(u8::from(x == y)) / 2.0 }).sum::<f64>())
+        .sum();
+    (wins - n * m / 2.0) / (n * m * (n + m + 1.0) / 12.0).sqrt()
+}
+
+#[test]
+fn ranks_tell_what_is_longer() {
+    let sample = |from: u64| (from..from + 200).map(Duration::from_nanos).collect::<Vec<_>>();
+    assert!(apart(&sample(0), &sample(0)).abs() < 0.1);
+    assert!(apart(&sample(60), &sample(0)) > 6.0 && apart(&sample(0), &sample(60)) < -6.0);
+}
+
+/// Whatever a stranger sends in the place of a first message, the connection ends after it as after garbage: with no byte,
+/// and not measurably sooner or later. Prints how far apart the times are.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_sends_does_not_show_in_when_the_connection_ends() {
+    const ROUNDS: usize = 400;
+    let peers: Vec<_> = (10..60).map(Device::new).collect();
+    let b = endpoint(Device::new(2), &peers.iter().collect::<Vec<_>>());
+    let (addr, mut arrivals) = listen(&b, AMPLE).await;
+    let first_of = |device: Device| {
+        let from = endpoint(device, &[&Device::new(2)]);
+        from.initiate(b.device_id(), Suite::AesGcm).unwrap().unwrap().1
+    };
+    // One was answered before; one is of a device that is not trusted; one was changed by a bit.
+    let answered = first_of(Device::new(10));
+    let once = answered.clone();
+    let spent = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        stream.write_all(&once).unwrap();
+        stream.read_exact(&mut [0; 64]).unwrap();
+    });
+    spent.await.unwrap();
+    let mut changed = first_of(Device::new(11));
+    changed[FIRST_LEN - 1] ^= 1;
+    let garbage: Vec<u8> = body(8)[..FIRST_LEN].to_vec();
+    let kinds =
+        [("garbage", garbage), ("a stranger", first_of(Device::new(1))), ("a replay", answered), ("a bit", changed)];
+    let measure = move || {
+        let mut times = [const { Vec::new() }; 4];
+        for round in 0..ROUNDS {
+            for n in 0..kinds.len() {
+                // In turn, so that what else the machine does meets all alike.
+                let n = (n + round) % kinds.len();
+                let mut stream = TcpStream::connect(addr).unwrap();
+                stream.write_all(&kinds[n].1).unwrap();
+                let sent = Instant::now();
+                stream.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0, "{} got an answer", kinds[n].0);
+                times[n].push(sent.elapsed());
+            }
+        }
+        kinds
+            .iter()
+            .zip(&times)
+            .skip(1)
+            .map(|((what, _), sample)| (*what, apart(sample, &times[0])))
+            .collect::<Vec<_>>()
+    };
+    let found = tokio::task::spawn_blocking(measure).await.unwrap();
+    println!("standard deviations from garbage: {found:.2?}");
+    assert!(found.iter().all(|(_, apart)| apart.abs() < 5.0), "{found:?}");
+    assert!(arrivals.try_recv().is_err());
+}

@@ -19,6 +19,7 @@ mod network;
 mod past;
 mod people;
 mod proxy;
+mod puppet;
 mod rot;
 mod service;
 mod sharing;

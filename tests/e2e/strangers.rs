@@ -4,58 +4,17 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use kinfold::engine::session::gate::PairKeys;
-use kinfold::engine::session::handshake::{FIRST_LEN, Local, Versions};
-use kinfold::keys::identity::Identity;
-use kinfold::model::id::{ContentId, DeviceId, FolderId, Incarnation, Sequence};
+use kinfold::engine::session::handshake::FIRST_LEN;
+use kinfold::model::id::{ContentId, FolderId, Incarnation, Sequence};
 use kinfold::model::path::RelPath;
 use kinfold::model::rights::Members;
 use kinfold::net::connection::Connection;
-use kinfold::net::crypto::{SystemPrimitives, has_aes_hardware};
-use kinfold::net::dial::{DialError, dial};
-use kinfold::net::endpoint::Endpoint;
-use kinfold::net::policy::Policy;
+use kinfold::net::dial::DialError;
 use kinfold::wire::message::{FolderHello, Hello, Message, WantRecipe};
-use tokio::runtime::Runtime;
 
-use crate::lab::{AMPLE, DATA, Device, Lab, noise, wait_settled, wait_until};
+use crate::lab::{AMPLE, DATA, Lab, noise, wait_settled, wait_until};
 use crate::proxy::Proxy;
-
-/// A device that is nothing but this library's own network code and a key.
-struct Puppet {
-    identity: Identity,
-    runtime: Runtime,
-}
-
-impl Puppet {
-    fn new(lab: &Lab, name: &str) -> Self {
-        let identity = Identity::create(&lab.path(name)).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { identity, runtime }
-    }
-
-    fn id(&self) -> DeviceId {
-        self.identity.device_id()
-    }
-
-    fn dial(&self, peer: DeviceId, address: SocketAddr) -> Result<Connection, DialError> {
-        let local = Local {
-            device: self.id(),
-            private: self.identity.private_key(),
-            versions: Versions::OURS,
-            has_aes: has_aes_hardware(),
-        };
-        let policy = Policy { lan_only: true, allowed: Vec::new() };
-        let endpoint = Endpoint::new(local, Box::new(SystemPrimitives), policy);
-        endpoint.trust(peer, PairKeys::derive(&self.identity.agree(&peer).unwrap())).unwrap();
-        let suite = endpoint.suite_for(None);
-        self.runtime.block_on(dial(&endpoint, peer, address, suite, AMPLE))
-    }
-}
-
-fn id_of(device: &Device) -> DeviceId {
-    DeviceId::parse(&device.id()).unwrap()
-}
+use crate::puppet::{Puppet, id_of};
 
 /// Sends bytes and returns all that comes back until the other end closes.
 fn send_raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {

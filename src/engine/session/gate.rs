@@ -160,11 +160,19 @@ impl Gate {
 
     /// Decides whether a first message gets an answer; each gets one at most.
     ///
-    /// The cost for a message that gets none depends on the number of trusted devices alone.
+    /// The cost for a message that gets none depends on the number of trusted devices alone: the list is gone through to
+    /// its end also where the tag is found, and what was answered is looked up for any tag. Else it would show in the time
+    /// that a message which is played again was one once.
     pub fn admit<'m>(&mut self, message: &'m [u8]) -> Result<Admission<'m>, Silence> {
         let (tag, noise) = message.split_first_chunk::<TAG_LEN>().ok_or(Silence::Unknown)?;
-        let admission = self.find(tag, noise).ok_or(Silence::Unknown)?;
-        if self.answered.insert(*tag) { Ok(admission) } else { Err(Silence::Replay) }
+        let was_answered = self.answered.tags.contains(tag);
+        let (peer, suite) = self.find(tag, noise).ok_or(Silence::Unknown)?;
+        if was_answered {
+            return Err(Silence::Replay);
+        }
+        self.answered.insert(*tag);
+        let pair = self.trusted.get(&peer).map(|trusted| trusted.keys.clone()).ok_or(Silence::Unknown)?;
+        Ok(Admission { peer, suite, pair, tag: *tag, noise })
     }
 
     /// Remembers a first message that was answered in an earlier life, by its tag. The oldest first.
@@ -172,17 +180,17 @@ impl Gate {
         self.answered.insert(tag);
     }
 
-    fn find<'m>(&self, tag: &Tag, noise: &'m [u8]) -> Option<Admission<'m>> {
+    fn find(&self, tag: &Tag, noise: &[u8]) -> Option<(DeviceId, Suite)> {
         let hash = blake3::hash(noise);
+        let mut found = None;
         for (device, trusted) in &self.trusted {
             for suite in Suite::ALL {
                 if is_equal(&trusted.incoming.tag(suite, &hash), tag) {
-                    let pair = trusted.keys.clone();
-                    return Some(Admission { peer: *device, suite, pair, tag: *tag, noise });
+                    found = Some((*device, suite));
                 }
             }
         }
-        None
+        found
     }
 }
 
