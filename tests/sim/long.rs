@@ -20,27 +20,59 @@ use std::time::{Duration, Instant};
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 const USAGE: &str = "usage: sim [--steps N] [--from SEED]
-  --steps N    play until so many steps are done (1000000)
-  --from SEED  the first seed (0)";
+       sim --shrink SEED
+  --steps N      play until so many steps are done (1000000)
+  --from SEED    the first seed (0)
+  --shrink SEED  leave out of a failing seed what it does not need to fail, and print what happens then";
 
-/// Reads the arguments: how many steps, and from which seed on.
-fn parse(mut arguments: impl Iterator<Item = String>) -> Option<(u64, u64)> {
+/// What is to be done.
+enum Wish {
+    /// So many steps, from this seed on.
+    Play(u64, u64),
+    Shrink(u64),
+}
+
+/// Reads the arguments.
+fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Wish> {
     let (mut steps, mut from) = (1_000_000, 0);
     while let Some(name) = arguments.next() {
         let value = arguments.next()?.replace('_', "").parse().ok()?;
         match name.as_str() {
             "--steps" => steps = value,
             "--from" => from = value,
+            "--shrink" => return arguments.next().is_none().then_some(Wish::Shrink(value)),
             _ => return None,
         }
     }
-    Some((steps, from))
+    Some(Wish::Play(steps, from))
+}
+
+fn shrink(seed: u64) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let Some((why, whole, left)) = runner::shrink(seed) else {
+        println!("seed {seed} does not fail");
+        return ExitCode::SUCCESS;
+    };
+    println!(
+        "{why}\nneeds {} of its {} turns: {:?}, end {}",
+        left.turns.len(),
+        whole.turns.len(),
+        left.turns,
+        left.end
+    );
+    // Once more, in the open.
+    world::World::show(seed, &left);
+    ExitCode::FAILURE
 }
 
 fn main() -> ExitCode {
-    let Some((steps, from)) = parse(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+    let (steps, from) = match parse(std::env::args().skip(1)) {
+        Some(Wish::Play(steps, from)) => (steps, from),
+        Some(Wish::Shrink(seed)) => return shrink(seed),
+        None => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
     };
     // A failing seed is named in the end, with what went wrong; where in the oracle is of no interest.
     std::panic::set_hook(Box::new(|_| {}));

@@ -5,6 +5,7 @@
 //! there that nobody knowingly replaced, did each conflict make just as many copies as it must, and do
 //! the devices say the truth about being in sync?
 //!
+//! `sim --shrink n` leaves out of a failing seed all that it does not need to fail.
 //! `SIM_SEED=n` plays one seed (`SIM_TRACE=1` prints what happens), `SIM_RUNS=n` that many from `SIM_FROM`
 //! on, or from zero. In every third world ignore rules come and go. `tests/sim/long.rs` plays for as long as one likes.
 
@@ -16,7 +17,9 @@ mod people;
 mod runner;
 mod world;
 
-use runner::{play, play_all};
+use std::cell::RefCell;
+
+use runner::{fewest, play, play_all, shrink};
 use world::World;
 
 fn number_in(variable: &str) -> Option<u64> {
@@ -48,6 +51,31 @@ fn a_seed_plays_the_same_way_twice() {
         assert_eq!(once.len(), again.len());
         assert!(once.len() > 100);
     }
+}
+
+/// A failing world can be taken apart only if its parts play as they did in the whole.
+#[test]
+fn a_script_plays_as_its_seed_does_and_parts_of_it_play() {
+    for seed in 0..12 {
+        let script = RefCell::default();
+        World::record(seed, &script);
+        let mut script = script.into_inner();
+        assert!(script.turns.len() >= 200);
+        assert!(World::replay(seed, &script, true) == World::trace(seed), "seed {seed} plays otherwise by its script");
+        // Any part of it is a world, in which all that is promised holds.
+        script.turns = script.turns.into_iter().step_by(3).collect();
+        World::replay(seed, &script, false);
+        assert_eq!(shrink(seed), None, "seed {seed} fails");
+    }
+}
+
+#[test]
+fn what_a_failure_does_not_need_is_left_out() {
+    let all: Vec<u64> = (0..1000).collect();
+    let needs = |of: &[u64]| [17, 18, 640].iter().all(|n| of.contains(n));
+    assert_eq!(fewest(&all, needs), [17, 18, 640]);
+    assert_eq!(fewest(&all, |of: &[u64]| of.len() >= 3).len(), 3);
+    assert!(fewest(&all, |_: &[u64]| true).is_empty());
 }
 
 /// Seeds that once found something, by the rules of the world as it was then.

@@ -1,5 +1,6 @@
 //! The devices, the network between them, and what befalls them.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -59,6 +60,16 @@ impl Random {
     pub(super) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len())]
     }
+}
+
+/// What chance did in each turn of a world, by the state of the generator at its beginning. Any part of it is a script,
+/// too: what happens in a turn depends on its state and on what is there, and not on what turns there were before.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Script {
+    /// One for each turn, until the end begins.
+    pub turns: Vec<u64>,
+    /// The one with which the end begins.
+    pub end: u64,
 }
 
 pub(super) enum OnWire {
@@ -137,15 +148,43 @@ impl World {
     /// person's deed, a message or chunk that arrives, an order that a disk does, some findings that a
     /// scan tells, a meeting, a cut, a stop or crash, a folder that goes away or comes back, new rules.
     pub fn play(seed: u64) -> u64 {
-        Self::play_out(seed, false).steps
+        Self::play_out(seed, false, None, &RefCell::default()).steps
     }
 
     /// Plays a seed and returns all that happened.
     pub fn trace(seed: u64) -> Vec<String> {
-        Self::play_out(seed, true).trace.unwrap_or_default()
+        Self::play_out(seed, true, None, &RefCell::default()).trace.unwrap_or_default()
     }
 
-    fn play_out(seed: u64, keeps_trace: bool) -> Self {
+    /// Plays a seed and writes down by what it can be played again in parts, also where it panics.
+    pub fn record(seed: u64, script: &RefCell<Script>) {
+        Self::play_out(seed, false, None, script);
+    }
+
+    /// Plays what a script says, and returns all that happened.
+    pub fn replay(seed: u64, script: &Script, keeps_trace: bool) -> Vec<String> {
+        Self::play_out(seed, keeps_trace, Some(script), &RefCell::default()).trace.unwrap_or_default()
+    }
+
+    /// Plays what a script says, and prints what happens until it panics.
+    #[allow(dead_code, reason = "the long runner shows what it has shrunk")]
+    pub fn show(seed: u64, script: &Script) {
+        let show = || Self::play_out_aloud(seed, false, Some(script), &RefCell::default(), true);
+        drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(show)));
+    }
+
+    fn play_out(seed: u64, keeps_trace: bool, script: Option<&Script>, record: &RefCell<Script>) -> Self {
+        let is_tracing = std::env::var_os("SIM_TRACE").is_some();
+        Self::play_out_aloud(seed, keeps_trace, script, record, is_tracing)
+    }
+
+    fn play_out_aloud(
+        seed: u64,
+        keeps_trace: bool,
+        script: Option<&Script>,
+        record: &RefCell<Script>,
+        is_tracing: bool,
+    ) -> Self {
         let mut random = Random(seed);
         let count = 2 + random.below(if seed.is_multiple_of(4) { 4 } else { 2 });
         let mut world = Self {
@@ -163,7 +202,7 @@ impl World {
             owed: BTreeMap::new(),
             rules: BTreeSet::new(),
             is_rough: true,
-            is_tracing: std::env::var_os("SIM_TRACE").is_some(),
+            is_tracing,
             trace: keeps_trace.then(Vec::new),
         };
         for n in 0..count {
@@ -197,9 +236,19 @@ impl World {
             world.rules = rules.iter().map(|text| path(text)).collect();
         }
         let steps = 200 + world.random.below(200) as u64;
-        // Much of what chance would have happen cannot: it does not count.
-        while world.steps < steps {
-            world.step();
+        if let Some(script) = script {
+            for state in &script.turns {
+                world.random = Random(*state);
+                world.step();
+            }
+            world.random = Random(script.end);
+        } else {
+            // Much of what chance would have happen cannot: it does not count.
+            while world.steps < steps {
+                record.borrow_mut().turns.push(world.random.0);
+                world.step();
+            }
+            record.borrow_mut().end = world.random.0;
         }
         world.calm_down();
         world.settle();
