@@ -73,7 +73,7 @@ impl Stage {
         session
     }
 
-    /// Nothing was destroyed, nothing lies outside, and the others go on. Returns what `a` has.
+    /// Nothing was destroyed, nothing lies outside, and the others go on.
     fn check(&self, what: &str) {
         assert!(self.a.runs() && self.b.runs(), "{what}: a daemon is gone\n{}", self.a.log_tail());
         assert_eq!(fs::read_to_string(self.lab.path("canary")).unwrap(), "alive", "{what}");

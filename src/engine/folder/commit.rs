@@ -236,19 +236,11 @@ impl<I: Index> Folder<I> {
                     .insert(path, Retry { due: Some(now.at + Duration::from_millis(200)), attempt: 1, look: true });
                 Ok(())
             }
-            CommitOutcome::NoParent => {
+            CommitOutcome::NoParent | CommitOutcome::OtherFileSystem => {
                 self.discard_staged(&action);
                 if let Some(parent) = path.parent() {
+                    // The look tells whether it is gone, or its file system is away or has another number now.
                     self.look_again(&parent, Depth::Entry);
-                }
-                self.put_off(now, &path, true, LOCAL_PAUSE_MAX);
-                Ok(())
-            }
-            CommitOutcome::OtherFileSystem => {
-                self.discard_staged(&action);
-                if let Some(parent) = path.parent() {
-                    // The look tells whether its file system is away, or has another number now.
-                    self.look_again(&parent, Depth::Tree);
                 }
                 self.put_off(now, &path, true, LOCAL_PAUSE_MAX);
                 Ok(())

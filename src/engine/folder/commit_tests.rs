@@ -210,3 +210,40 @@ fn what_waits_for_its_directory_goes_on_when_a_person_makes_that() {
     let items = bench.commit().expect("it goes on");
     assert_eq!(items[0].path, path("d/l"));
 }
+
+#[test]
+fn a_file_system_that_comes_back_under_another_number_is_known_by_what_lies_on_it() {
+    let mut bench = Bench::new();
+    let on = |dev, kind, ino| crate::model::stat::Stat { dev, ..stat(kind, ino, 1) };
+    let entry = |dev| ScanItem::Path { path: path("d"), found: Some(Found::Entry(on(dev, Kind::Dir, 2))) };
+    let listing = |entries| ScanItem::Listing { dir: Some(path("d")), entries };
+    let file = |dev| ((*b"f").into(), Found::Entry(on(dev, Kind::File, 8)));
+    bench.give(Input::ScanAll);
+    let (job, _) = bench.scan().unwrap();
+    let root = ScanItem::Listing { dir: None, entries: vec![((*b"d").into(), Found::Entry(on(2, Kind::Dir, 2)))] };
+    bench.end_scan(job, vec![root, listing(vec![file(2)])]);
+    let done = HashOutcome::Done { stat: on(2, Kind::File, 8), recipe: recipe(b"one") };
+    bench.give(Input::Hashed(path("d/f"), done));
+    // It goes, and comes back: each is looked into once, and not again while nothing changes.
+    let looks = |bench: &mut Bench| match bench.scan() {
+        Some((job, Scope::Paths(paths))) => Some((job, paths[&path("d")])),
+        _ => None,
+    };
+    let job = bench.touch("d");
+    bench.end_scan(job, vec![entry(1)]);
+    let (job, depth) = looks(&mut bench).unwrap();
+    assert_eq!(depth, Depth::Tree);
+    bench.end_scan(job, vec![entry(1), listing(Vec::new())]);
+    bench.at += Duration::from_secs(6);
+    bench.flush();
+    let (job, depth) = looks(&mut bench).expect("it is looked for");
+    assert_eq!(depth, Depth::Entry);
+    bench.end_scan(job, vec![entry(3)]);
+    let (job, depth) = looks(&mut bench).unwrap();
+    assert_eq!(depth, Depth::Tree);
+    bench.end_scan(job, vec![entry(3), listing(vec![file(3)])]);
+    let (job, _) = looks(&mut bench).unwrap();
+    bench.end_scan(job, vec![entry(3), listing(vec![file(3)])]);
+    assert_eq!(bench.body("d/f"), Some(super::tests::file(&recipe(b"one"))));
+    assert!(bench.folder.problems().all(|problem| problem.kind != ProblemKind::MountChanged));
+}

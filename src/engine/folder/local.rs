@@ -227,7 +227,11 @@ impl<I: Index> Folder<I> {
         let is_other = former.is_some_and(|former| !self.scans.is_same_file_system(former.dev, stat.dev));
         if is_other && self.index.has_live_below(&path)? {
             // Another file system lies here than before: what is not on it is not deleted.
-            self.scans.unmounted.insert(path.clone(), Some(stat.dev));
+            let found = Some(stat.dev);
+            if self.scans.unmounted.insert(path.clone(), found) != Some(found) {
+                // What lies in it tells whether it is the one that is missed, under another number.
+                self.look_again(&path, Depth::Tree);
+            }
             self.report(Some(&path), ProblemKind::MountChanged, "");
             return Ok(());
         }
