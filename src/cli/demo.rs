@@ -460,12 +460,9 @@ impl Demo<'_> {
         say("")?;
         say("That was all. On two real machines:")?;
         say("")?;
-        say("    on both       kinfold init, and kinfold id")?;
-        say("    on the first  kinfold device add ID-OF-THE-SECOND --name desk --address 192.168.1.20")?;
-        say("                  kinfold folder add ~/Notes --name Notes --share desk")?;
-        say("    on the second kinfold device add ID-OF-THE-FIRST --name laptop")?;
-        say("                  kinfold folder accept Notes ~/Notes --from laptop")?;
-        say("    on both       kinfold serve, and kinfold status --watch to look on")
+        say("    on the first  kinfold pair ~/Notes")?;
+        say("    on the second kinfold pair 7-amber-falcon ~/Notes, with the code that the first shows")?;
+        say("    on both       kinfold up")
     }
 
     /// Waits until something is so, and both devices say that they hold the same.

@@ -169,7 +169,7 @@ fn check_folder(folder: &Folder) -> Check {
 
 fn check_devices(config: &Config, status: Option<&Status>, checks: &mut Vec<Check>) {
     if config.devices.is_empty() {
-        checks.push(warn("devices", "none is trusted yet", "add one: kinfold device add ID --name NAME"));
+        checks.push(warn("devices", "none is trusted yet", "add one: kinfold pair"));
     }
     for peer in status.iter().flat_map(|status| &status.peers) {
         let what = format!("device {}", output::escaped(&peer.name));

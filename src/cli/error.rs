@@ -57,6 +57,12 @@ impl Failure {
         Self { message: format!("{doing}: {}", self.message), ..self }
     }
 
+    /// Ends otherwise than with [`Exit::Failed`].
+    #[must_use]
+    pub fn with_exit(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
     /// Returns how the program ends.
     pub fn exit(&self) -> Exit {
         self.exit

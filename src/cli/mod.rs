@@ -24,6 +24,7 @@ pub mod logging;
 pub mod man;
 pub mod metrics;
 pub mod output;
+pub mod pair;
 pub mod place;
 pub mod restore;
 pub mod schema;
@@ -53,7 +54,7 @@ use crate::cli::exit::Exit;
 #[command(name = "kinfold", version, arg_required_else_help = true)]
 #[command(after_help = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 timeout, 4 something waits for a person, 5 no daemon.
-First steps: `kinfold up ~/Photos` on the first device, `kinfold id` and `kinfold device add` on both.")]
+First steps: `kinfold pair ~/Photos` on the first device, the line that it shows on the second, `kinfold up` on both.")]
 pub struct Cli {
     /// Keep configuration, state and socket together in this directory
     #[arg(long, global = true, env = "KINFOLD_HOME", hide_env_values = true, value_name = "DIR")]
@@ -77,6 +78,8 @@ enum Command {
     Status(status::Args),
     /// Wait until every connected device holds the same
     Wait(wait::Args),
+    /// Meet another device by a short code, and share a folder with it
+    Pair(pair::Args),
     /// Choose which devices to trust
     #[command(subcommand)]
     Device(device::Command),
@@ -157,6 +160,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Serve(args) => serve::run(&context, &args),
         Command::Status(args) => status::run(&context, &args),
         Command::Wait(args) => wait::run(&context, &args),
+        Command::Pair(args) => pair::run(&context, &args),
         Command::Device(command) => device::run(&context, command),
         Command::Folder(command) => folder::run(&context, command),
         Command::Conflicts(args) => conflicts::run(&context, args),

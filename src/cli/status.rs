@@ -81,7 +81,7 @@ fn text(status: &Status) -> Vec<String> {
         lines.extend(peer.hint.iter().map(|hint| format!("    {}", printable(hint))));
     }
     if status.peers.is_empty() {
-        lines.push("  none yet: kinfold device add ID --name NAME".to_owned());
+        lines.push("  none yet: kinfold pair".to_owned());
     }
     lines.extend([String::new(), "Sockets".to_owned()]);
     lines.extend(status.sockets.iter().map(|socket| format!("  {}", printable(socket))));

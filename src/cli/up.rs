@@ -57,7 +57,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         }
     }
     if config.devices.is_empty() {
-        output::say("to add a device, run there and here: kinfold device add ID --name NAME")?;
+        output::say("to add a device, run `kinfold pair` here and what it shows there")?;
     }
     // Where the view has the whole terminal, what is logged has to wait until it gives it back.
     let log = match live::has_terminal() {
@@ -111,7 +111,7 @@ fn sync(context: &Context, own: &DeviceId, path: &Path) -> Result<(), Failure> {
 }
 
 /// Names a folder after its directory, with a number where that name is taken.
-fn free_name(config: &Config, path: &Path) -> String {
+pub(crate) fn free_name(config: &Config, path: &Path) -> String {
     let plain = path.file_name().and_then(|name| name.to_str()).unwrap_or("folder").to_owned();
     let numbered = (2..).map(|n| format!("{plain}-{n}"));
     let taken =

@@ -856,7 +856,8 @@ fn unheard(id: FolderId) -> FolderHello {
     }
 }
 
-fn policy_of(config: &Config) -> Policy {
+/// Returns whom this device talks to at all.
+pub fn policy_of(config: &Config) -> Policy {
     let allowed: Vec<(IpAddr, u8)> = config.network.allow.iter().map(|net| (net.first(), net.prefix_bits())).collect();
     Policy { lan_only: config.network.mode == NetworkMode::Lan, allowed }
 }

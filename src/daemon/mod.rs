@@ -19,6 +19,7 @@ mod folder_tests;
 pub mod history;
 mod hub;
 mod keeper;
+pub mod pairing;
 mod peer;
 mod place;
 mod pool;

@@ -10,5 +10,6 @@ pub mod effect;
 pub mod folder;
 pub mod index;
 pub mod memory_index;
+pub mod pairing;
 pub mod reconcile;
 pub mod session;

@@ -6,6 +6,8 @@ use crate::model::id::DeviceId;
 
 /// Words of a fingerprint.
 const WORDS: usize = 8;
+/// Words that two people compare after a pairing: they are proven already, and are looked at by tired eyes.
+const PAIRING_WORDS: usize = 4;
 /// Bits that one of the 2048 words stands for.
 const WORD_BITS: usize = 11;
 
@@ -15,9 +17,18 @@ const WORD_BITS: usize = 11;
 /// tries. Two that merely resemble it are no easier to find, for no two words of the list begin with the
 /// same four letters.
 pub fn fingerprint_words(device: &DeviceId) -> String {
-    let hash = blake3::derive_key("kinfold 1 fingerprint", device.as_bytes());
+    words(&blake3::derive_key("kinfold 1 fingerprint", device.as_bytes()), WORDS)
+}
+
+/// Returns four words for what two devices agree that their handshake was: whoever is in between has other words.
+pub fn pairing_words(handshake_hash: &[u8; 32]) -> String {
+    words(&blake3::derive_key("kinfold 1 pairing words", handshake_hash), PAIRING_WORDS)
+}
+
+/// Returns so many words for the first bits of a hash.
+fn words(hash: &[u8; 32], count: usize) -> String {
     let list = Language::English.word_list();
-    let words: Vec<&str> = (0..WORDS).map(|n| list[bits_at(&hash, n * WORD_BITS)]).collect();
+    let words: Vec<&str> = (0..count).map(|n| list[bits_at(hash, n * WORD_BITS)]).collect();
     words.join(" ")
 }
 

@@ -2,3 +2,4 @@
 
 pub mod fingerprint;
 pub mod identity;
+pub mod invite;

@@ -54,6 +54,17 @@ pub const WANTS_IN_FLIGHT_MAX: usize = 64;
 /// Files that are being fetched at a time in one folder.
 pub const FETCHES_MAX: usize = 4096;
 
+/// Most addresses at which a device that is being paired says it listens.
+pub const PAIRING_ADDRESSES_MAX: usize = 16;
+/// Time for which a pairing window is open.
+pub const PAIRING_WINDOW: Duration = Duration::from_secs(600);
+/// Wrong guesses that burn the code of a pairing window.
+pub const PAIRING_GUESSES_MAX: u32 = 3;
+/// Longest message of a pairing, in bytes of plain text.
+pub const PAIRING_MESSAGE_MAX: usize = 4096;
+/// Connections to a pairing window at a time that have not proven the code.
+pub const PAIRING_STRANGERS_MAX: usize = 16;
+
 /// Most folders that one peer may speak of.
 pub const FOLDERS_MAX: usize = 1024;
 /// Most members of one folder.

@@ -99,7 +99,11 @@ pub async fn dial(
 }
 
 /// Connects by the first of the interfaces by which it can be done; by any where none are given.
-async fn connect(addr: SocketAddr, interfaces: &[String], deadline: Instant) -> Result<TcpStream, DialError> {
+pub(crate) async fn connect(
+    addr: SocketAddr,
+    interfaces: &[String],
+    deadline: Instant,
+) -> Result<TcpStream, DialError> {
     let mut ways: Vec<Option<&str>> = interfaces.iter().map(|name| Some(name.as_str())).collect();
     if ways.is_empty() {
         ways.push(None);

@@ -179,7 +179,7 @@ impl Listener {
     }
 
     /// Waits for a connection on any of the sockets. Waits forever if there is none.
-    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+    pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         std::future::poll_fn(|cx| {
             let mut ready = self.sockets.iter().map(|socket| socket.poll_accept(cx)).filter(Poll::is_ready);
             ready.next().unwrap_or(Poll::Pending)

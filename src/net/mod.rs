@@ -1,6 +1,7 @@
 //! The `net` layer.
 
 pub mod anteroom;
+pub mod beacon;
 pub mod connection;
 pub mod crypto;
 pub mod dial;
@@ -8,6 +9,7 @@ pub mod endpoint;
 pub mod frame;
 pub mod interfaces;
 pub mod listen;
+pub mod pairing;
 pub mod policy;
 
 #[cfg(test)]

@@ -63,9 +63,32 @@
 //! in an Ack is the sum of the hashes of the live records that the speaker holds, but for those at paths that the hearer
 //! has withdrawn: so both name the sum of what is held by both.
 //!
+//! # The pairing
+//!
+//! While a person has a window open, the device listens on TCP port 25464 too, and says so by DNS-SD as
+//! `_kinfold-pair._tcp`, the instance named after the number of the code and eight random digits. Whoever joins speaks
+//! first. `kind` is one byte: 0 for a code, 1 for a link.
+//!
+//! | message | bytes | is |
+//! |---|---|---|
+//! | joining, first | 50 | `"kinfold pair 1" \| 0 \| 0 \| kind \| SPAKE2 message of side A` |
+//! | inviting | 33 | SPAKE2 message of side B |
+//! | joining | 1232 | first Noise message, an ML-KEM-768 encapsulation key (1184) as its payload |
+//! | inviting | 1 or 1185 | 0: the code was wrong; 1: it is burned; 2, followed by the second Noise message, ML-KEM ciphertext (1088) as its payload |
+//! | joining | 64 | third Noise message |
+//!
+//! SPAKE2 is that of the crate `spake2` over Ed25519 with the identities `"kinfold joins"` and `"kinfold invites"`; its
+//! password is `kind` and the code in lower case with hyphens, or the 16 bytes of the link's secret. Noise is
+//! `Noise_XXpsk0+psk3_25519_ChaChaPoly_SHA256` with the long-term keys; its prologue is the first two messages; `psk0` is
+//! BLAKE3 `derive_key("kinfold 1 pairing psk", SPAKE2 key)` and `psk3` BLAKE3 `derive_key("kinfold 1 pairing kem", ML-KEM
+//! secret)`. Then each message is `u16 length` (big-endian) and a Noise message with the postcard of
+//! [`pairing::PairingMessage`]: both introduce themselves, the inviting side first; both say whether their person agrees;
+//! where both do, each writes it down and says that it did.
+//!
 //! What a peer says is checked here, where it becomes a model type: paths, versions, lengths and
 //! counts are within their bounds in every message that [`Message::decode`] returns.
 
 pub mod message;
+pub mod pairing;
 
 pub use message::Message;

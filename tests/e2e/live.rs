@@ -13,14 +13,14 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::lab::{Device, Lab, wait_settled, wait_until};
 
 /// A program on a terminal of its own, and all that it wrote there.
-struct OnTerminal {
-    child: Child,
+pub struct OnTerminal {
+    pub child: Child,
     terminal: std::fs::File,
     seen: Arc<Mutex<Vec<u8>>>,
 }
 
 impl OnTerminal {
-    fn start(mut command: Command, columns: u16, rows: u16) -> Self {
+    pub fn start(mut command: Command, columns: u16, rows: u16) -> Self {
         let terminal = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         rustix::pty::grantpt(&terminal).unwrap();
         rustix::pty::unlockpt(&terminal).unwrap();
@@ -46,7 +46,7 @@ impl OnTerminal {
     }
 
     /// All that was written there, without what moves the cursor and sets colours.
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let all = String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned();
         let mut text = String::new();
         let mut rest = all.as_str();
@@ -63,7 +63,7 @@ impl OnTerminal {
         String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
     }
 
-    fn press(&mut self, keys: &str) {
+    pub fn press(&mut self, keys: &str) {
         self.terminal.write_all(keys.as_bytes()).unwrap();
     }
 }

@@ -16,6 +16,7 @@ mod independent;
 mod lab;
 mod live;
 mod network;
+mod pairing;
 mod past;
 mod people;
 mod proxy;

@@ -94,7 +94,7 @@ fn nobody_is_asked_for_a_name_and_nothing_leaves_for_elsewhere() {
 }
 
 /// Two machines with two cables between them: `in` and `ex`. They go with this.
-struct Machines {
+pub struct Machines {
     names: [String; 2],
     daemons: Vec<Child>,
 }
@@ -104,7 +104,7 @@ fn ip(args: &[&str]) -> bool {
 }
 
 impl Machines {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let names = ["a", "b"].map(|end| format!("kf-{}-{end}", std::process::id()));
         let machines = Self { names, daemons: Vec::new() };
         let made = machines.names.iter().all(|name| ip(&["netns", "add", name]))
@@ -120,7 +120,7 @@ impl Machines {
     }
 
     /// Lays a cable: 10.77.`net`.1 at the one end and 10.77.`net`.2 at the other.
-    fn cable(&self, link: &str, net: u8) -> bool {
+    pub fn cable(&self, link: &str, net: u8) -> bool {
         let [a, b] = &self.names;
         ip(&["-n", a, "link", "add", link, "type", "veth", "peer", "name", link, "netns", b])
             && self.names.iter().enumerate().all(|(n, name)| {
@@ -129,13 +129,13 @@ impl Machines {
             })
     }
 
-    fn command(&self, n: usize, program: &str) -> Command {
+    pub fn command(&self, n: usize, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.names[n], program]).stdin(Stdio::null());
         command
     }
 
-    fn serve(&mut self, n: usize, device: &Device) {
+    pub fn serve(&mut self, n: usize, device: &Device) {
         let plain = device.command(&["serve"]);
         let log = fs::File::options().create(true).append(true).open(&device.log).unwrap();
         let mut command = self.command(n, plain.get_program().to_str().unwrap());
