@@ -51,7 +51,7 @@ fn files(chunks: u64) -> Vec<(Local, Recipe)> {
 fn fill((dir, mut index): (TempDir, SqliteIndex), files: &[(Local, Recipe)]) -> (TempDir, SqliteIndex) {
     for batch in files.chunks(BATCH) {
         for (local, recipe) in batch {
-            index.next_sequence().unwrap();
+            index.next_sequence(Sequence(0)).unwrap();
             index.set_local(local, Some(recipe)).unwrap();
         }
         index.commit().unwrap();

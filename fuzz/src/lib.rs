@@ -268,6 +268,7 @@ pub fn folder(mut data: &[u8]) {
         name: String::new(),
         holds: true,
         incarnation: Incarnation(9),
+        life: kinfold::model::id::Life::default(),
         last: Sequence(0),
         received: None,
         members: Members::default(),

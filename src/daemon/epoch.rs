@@ -2,7 +2,7 @@
 //!
 //! An index that went back in time would count changes anew with numbers that peers know already, and two
 //! different contents would then pass for one version. So index and root both remember a random number, the
-//! epoch, which changes with each start, each orderly end and every few thousand changes. Where the root
+//! epoch, which changes with each start, each orderly end and every few minutes in which something changes. Where the root
 //! remembers one that the index does not know, the index begins a new incarnation, that is: it changes
 //! things in another name from now on. That costs no more than telling the peers everything once more, so in
 //! doubt it is done.
@@ -16,8 +16,8 @@ use crate::model::id::{Epoch, Sequence};
 use crate::store::error::StoreError;
 use crate::store::index::SqliteIndex;
 
-/// Changes after which a new epoch begins.
-const CHANGES_MAX: u64 = 4096;
+/// How much later a change is counted that begins a new epoch: sequences are microseconds, or one more than the last.
+const SPAN: u64 = 300_000_000;
 
 /// Returns whether the root remembers another epoch than the index.
 ///
@@ -53,7 +53,7 @@ pub fn begin(index: &mut SqliteIndex, root: &Root, random: [u8; 16]) -> Result<S
     if let Err(error) = root.set_epoch(next) {
         tracing::debug!(%error, "the epoch stays as it is");
     }
-    Ok(Sequence(index.last_sequence().0.saturating_add(CHANGES_MAX)))
+    Ok(Sequence(index.last_sequence().0.saturating_add(SPAN)))
 }
 
 #[cfg(test)]

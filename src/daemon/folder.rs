@@ -19,10 +19,10 @@ use crate::disk::ignore::Gitignores;
 use crate::engine::brake::HeldCounts;
 use crate::engine::chunk::VerifiedChunk;
 use crate::engine::effect::HashOutcome;
-use crate::engine::folder::{FolderStatus, HeldBy, Input, VerifyStatus};
+use crate::engine::folder::{FolderStatus, Greeting, HeldBy, Input, VerifyStatus};
 use crate::engine::index::{Index, Kept, Local, Totals};
 use crate::model::brake::Thresholds;
-use crate::model::id::{DeviceId, FolderId, Incarnation, Sequence};
+use crate::model::id::{DeviceId, FolderId, Sequence};
 use crate::model::path::RelPath;
 use crate::model::problem::Problem;
 use crate::model::rights::Right;
@@ -42,7 +42,7 @@ pub enum Command {
     /// A session is over, or the folder is no longer shared with that peer.
     PeerDown(DeviceId, u64),
     /// What to say of the folder to a peer.
-    HelloFor(DeviceId, Sender<IndexHello>),
+    HelloFor(DeviceId, Sender<Greeting>),
     /// Where the folder stands.
     Status(Sender<Report>),
     /// Compare all files with their records, and with `true` heal what is damaged.
@@ -65,16 +65,6 @@ pub enum Command {
     Settle(history::Settle, Sender<Result<(), String>>),
     /// End.
     Stop,
-}
-
-/// What a peer is told of an index when a session begins.
-pub struct IndexHello {
-    /// The incarnation of the index.
-    pub incarnation: Incarnation,
-    /// Its last sequence.
-    pub last: Sequence,
-    /// What is known of the peer's index.
-    pub received: Option<(Incarnation, Sequence)>,
 }
 
 /// Where a folder stands.

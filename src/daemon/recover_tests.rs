@@ -51,7 +51,7 @@ impl Lab {
 
     fn hold_what_lies(&mut self, at: &str, body: Body) {
         let record = Record { path: path(at), version: version(&[(US, 1)]), by: OWN, body };
-        let sequence = self.index.next_sequence().unwrap();
+        let sequence = self.index.next_sequence(crate::model::id::Sequence(0)).unwrap();
         let stat = Some(self.folder.stat(at));
         let local = Local { record, sequence, stat, ignored: false, since_ns: 5 };
         self.index.set_local(&local, None).unwrap();

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 
 use crate::daemon::epoch;
 use crate::daemon::events::{Events, What};
-use crate::daemon::folder::{Command, FromPeer, IndexHello, Report, Settings, Traffic};
+use crate::daemon::folder::{Command, FromPeer, Report, Settings, Traffic};
 use crate::daemon::history;
 use crate::daemon::peer::{Outgoing, PeerSender};
 use crate::daemon::place::Place;
@@ -392,8 +392,8 @@ impl Run {
                 }
             }
             Command::HelloFor(device, reply) => {
-                let (incarnation, last, received) = engine.hello_for(&device)?;
-                reply.send(IndexHello { incarnation, last, received }).ok();
+                let greeting = engine.hello_for(&device)?;
+                reply.send(greeting).ok();
             }
             Command::Status(reply) => {
                 let status = engine.status()?;

@@ -5,7 +5,7 @@
 //! [`Index::commit`]; a crash before that forgets all of them together.
 
 use crate::engine::brake::Standing;
-use crate::model::id::{AuthorId, ChunkId, DeviceId, DeviceTag, Incarnation, Sequence};
+use crate::model::id::{AuthorId, ChunkId, DeviceId, DeviceTag, Incarnation, Life, Sequence};
 use crate::model::path::RelPath;
 use crate::model::recipe::Recipe;
 use crate::model::record::{Body, Record};
@@ -46,6 +46,8 @@ pub struct Cursor {
     pub incarnation: Option<Incarnation>,
     /// The peer's changes up to here are known.
     pub received: Sequence,
+    /// The life of the peer's index in which the last of them were heard.
+    pub life: Life,
     /// The peer has durably taken note of this device's changes up to here.
     pub acknowledged: Sequence,
     /// This device's last change when both were last known to hold just the same: of all up to here the peer
@@ -106,8 +108,8 @@ pub trait Index {
     /// Returns the last sequence that was given out.
     fn last_sequence(&self) -> Sequence;
 
-    /// Gives out the next sequence.
-    fn next_sequence(&mut self) -> Result<Sequence, Self::Error>;
+    /// Gives out the next sequence: one more than the last, or `at_least` where that is more.
+    fn next_sequence(&mut self, at_least: Sequence) -> Result<Sequence, Self::Error>;
 
     /// Returns what is held at `path`, tombstones included.
     fn local(&self, path: &RelPath) -> Result<Option<Local>, Self::Error>;
@@ -159,6 +161,12 @@ pub trait Index {
 
     /// Stores that.
     fn set_scrub(&mut self, state: &[u8]) -> Result<(), Self::Error>;
+
+    /// Returns the lives that this index has had, as the engine left them; empty at first.
+    fn lives(&self) -> Result<Vec<u8>, Self::Error>;
+
+    /// Stores the lives that this index has had.
+    fn set_lives(&mut self, lives: &[u8]) -> Result<(), Self::Error>;
 
     /// Returns what a peer holds at `path`, if that was stored.
     fn remote(&self, peer: &DeviceId, path: &RelPath) -> Result<Option<Remote>, Self::Error>;

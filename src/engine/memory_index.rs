@@ -29,6 +29,7 @@ pub struct MemoryIndex {
     head: Head,
     brake: Vec<u8>,
     scrub: Vec<u8>,
+    lives: Vec<u8>,
     locals: BTreeMap<RelPath, Held>,
     remotes: BTreeMap<(RelPath, DeviceId), Remote>,
     cursors: BTreeMap<DeviceId, Cursor>,
@@ -72,6 +73,7 @@ enum Undo {
     Head(Head),
     Brake(Vec<u8>),
     Scrub(Vec<u8>),
+    Lives(Vec<u8>),
     Local(RelPath, Option<Box<Held>>),
     Remote((RelPath, DeviceId), Option<Box<Remote>>),
     Cursor(DeviceId, Option<Cursor>),
@@ -85,6 +87,7 @@ impl MemoryIndex {
             head: Head { incarnation, last_sequence: Sequence(0), tree_hash: [0; 32] },
             brake: Vec::new(),
             scrub: Vec::new(),
+            lives: Vec::new(),
             locals: BTreeMap::new(),
             remotes: BTreeMap::new(),
             cursors: BTreeMap::new(),
@@ -109,6 +112,7 @@ impl MemoryIndex {
                 Undo::Head(head) => self.head = head,
                 Undo::Brake(brake) => self.brake = brake,
                 Undo::Scrub(scrub) => self.scrub = scrub,
+                Undo::Lives(lives) => self.lives = lives,
                 Undo::Local(path, held) => drop(self.put_local(&path, held.map(|h| *h))),
                 Undo::Remote(key, remote) => drop(self.put_remote(&key, remote.map(|r| *r))),
                 Undo::Cursor(peer, cursor) => drop(self.put_cursor(&peer, cursor)),
@@ -304,11 +308,12 @@ impl Index for MemoryIndex {
         self.head.last_sequence
     }
 
-    fn next_sequence(&mut self) -> Result<Sequence, Self::Error> {
-        if self.head.last_sequence.0 >= VERSION_COUNTER_MAX {
+    fn next_sequence(&mut self, at_least: Sequence) -> Result<Sequence, Self::Error> {
+        let next = self.head.last_sequence.0.saturating_add(1).max(at_least.0);
+        if next > VERSION_COUNTER_MAX {
             return Err(MemoryIndexError::Exhausted);
         }
-        self.change_head(|head| head.last_sequence.0 += 1);
+        self.change_head(|head| head.last_sequence.0 = next);
         Ok(self.head.last_sequence)
     }
 
@@ -393,6 +398,16 @@ impl Index for MemoryIndex {
     fn set_scrub(&mut self, state: &[u8]) -> Result<(), Self::Error> {
         let before = std::mem::replace(&mut self.scrub, state.to_vec());
         self.journal.push(Undo::Scrub(before));
+        Ok(())
+    }
+
+    fn lives(&self) -> Result<Vec<u8>, Self::Error> {
+        Ok(self.lives.clone())
+    }
+
+    fn set_lives(&mut self, lives: &[u8]) -> Result<(), Self::Error> {
+        let before = std::mem::replace(&mut self.lives, lives.to_vec());
+        self.journal.push(Undo::Lives(before));
         Ok(())
     }
 

@@ -213,6 +213,10 @@ impl AuthorId {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Incarnation(pub u64);
 
+/// One time between the opening of an index and its end: 64 random bits, never zero; zero stands for one that is not known.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Life(pub u64);
+
 /// A place in a device's own order of changes: every change of its index gets the next number.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Sequence(pub u64);

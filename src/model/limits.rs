@@ -105,6 +105,8 @@ pub const REMOTES_WAITING: u64 = 1 << 20;
 pub const REMOTES_MAX: u64 = 2 * REMOTES_WAITING;
 /// Time within which a peer may only once claim to remember changes of ours that there were not.
 pub const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
+/// Lives of an index that are remembered. A peer that comes back after more of them is told everything once more.
+pub const LIVES_MAX: usize = 1024;
 /// Names of one file (hard links) of which it is known that they are one.
 pub const LINKS_MAX: usize = 32;
 /// Longest `.kinfoldignore` that is read, in bytes.

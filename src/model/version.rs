@@ -134,6 +134,12 @@ impl VersionVector {
         Self(self.0.iter().copied().filter(|(author, _)| keep(*author)).collect())
     }
 
+    /// Returns the version that has seen of an author's changes at most those up to a count.
+    pub fn with_at_most(&self, author: AuthorId, count: u64) -> Self {
+        let capped = |&(a, n): &(AuthorId, u64)| (a, if a == author { n.min(count) } else { n });
+        Self(self.0.iter().map(capped).filter(|(_, n)| *n > 0).collect())
+    }
+
     /// Tells how this version stands to `other`.
     pub fn compare(&self, other: &Self) -> Causality {
         let ahead = self.0.iter().any(|(author, n)| *n > other.counter(*author));

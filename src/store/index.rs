@@ -384,11 +384,12 @@ impl Index for SqliteIndex {
         self.meta.last_sequence
     }
 
-    fn next_sequence(&mut self) -> Result<Sequence, StoreError> {
-        if self.meta.last_sequence.0 >= VERSION_COUNTER_MAX {
+    fn next_sequence(&mut self, at_least: Sequence) -> Result<Sequence, StoreError> {
+        let next = self.meta.last_sequence.0.saturating_add(1).max(at_least.0);
+        if next > VERSION_COUNTER_MAX {
             return Err(StoreError::Exhausted);
         }
-        self.change_meta(|meta| meta.last_sequence.0 += 1)?;
+        self.change_meta(|meta| meta.last_sequence.0 = next)?;
         Ok(self.meta.last_sequence)
     }
 
@@ -500,6 +501,14 @@ impl Index for SqliteIndex {
 
     fn set_scrub(&mut self, state: &[u8]) -> Result<(), StoreError> {
         self.change(|index| Single::Scrub.write(&index.conn, state.to_vec()))
+    }
+
+    fn lives(&self) -> Result<Vec<u8>, StoreError> {
+        Ok(Single::Life.read(&self.conn)?.unwrap_or_default())
+    }
+
+    fn set_lives(&mut self, lives: &[u8]) -> Result<(), StoreError> {
+        self.change(|index| Single::Life.write(&index.conn, lives.to_vec()))
     }
 
     fn remote(&self, peer: &DeviceId, path: &RelPath) -> Result<Option<Remote>, StoreError> {
@@ -704,7 +713,7 @@ mod tests {
 
     fn set(index: &mut SqliteIndex, n: u32) -> Result<(), StoreError> {
         let (local, recipe) = file(n);
-        index.next_sequence()?;
+        index.next_sequence(Sequence(0))?;
         index.set_local(&local, Some(&recipe))
     }
 

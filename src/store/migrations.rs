@@ -9,7 +9,7 @@ use crate::store::error::{At, StoreError};
 use crate::store::meta::Meta;
 
 /// The newest format version, which `schema.sql` describes.
-pub(crate) const VERSION: i64 = 6;
+pub(crate) const VERSION: i64 = 7;
 /// "KINF".
 const APPLICATION_ID: i64 = 0x4b49_4e46;
 
@@ -21,6 +21,8 @@ const STEPS: &[&str] = &[
     "ALTER TABLE peer ADD COLUMN agreed INTEGER NOT NULL DEFAULT 0",
     "DROP INDEX entry_by_seq; CREATE INDEX entry_by_seq ON entry (seq); \
      ALTER TABLE peer ADD COLUMN left_out INTEGER NOT NULL DEFAULT 0; ALTER TABLE peer ADD COLUMN apart BLOB",
+    "CREATE TABLE life (one INTEGER PRIMARY KEY CHECK (one = 1), data BLOB NOT NULL); \
+     ALTER TABLE peer ADD COLUMN life INTEGER NOT NULL DEFAULT 0",
 ];
 
 const _: () = assert!(STEPS.len() as i64 + 1 == VERSION);

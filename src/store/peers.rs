@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use crate::engine::index::Cursor;
-use crate::model::id::{DeviceId, Incarnation, Sequence};
+use crate::model::id::{DeviceId, Incarnation, Life, Sequence};
 use crate::store::codec;
 use crate::store::error::{At, StoreError};
 
@@ -30,7 +30,7 @@ pub(crate) struct Peers(BTreeMap<DeviceId, Peer>);
 impl Peers {
     pub(crate) fn read(conn: &Connection) -> Result<Self, StoreError> {
         const SQL: &str = "SELECT peer, device, incarnation, received, acknowledged, remotes, sum, agreed, left_out, \
-                           apart FROM peer";
+                           apart, life FROM peer";
         let mut statement = conn.prepare_cached(SQL).at(TABLE)?;
         let mut rows = statement.query([]).at(TABLE)?;
         let mut peers = BTreeMap::new();
@@ -44,6 +44,7 @@ impl Peers {
                 agreed: Sequence(number(7)?),
                 left_out: number(8)?,
                 apart: row.get::<_, Option<[u8; 32]>>(9).at(TABLE)?.unwrap_or_default(),
+                life: Life(number(10)?),
             };
             let peer = Peer { number: row.get(0).at(TABLE)?, cursor, remotes: number(5)?, is_changed: false };
             if number(6)? != u64::from(peer.sum(&device)) {
@@ -57,7 +58,7 @@ impl Peers {
     /// Writes what changed since the last time.
     pub(crate) fn write(&mut self, conn: &Connection) -> Result<(), StoreError> {
         const SQL: &str = "REPLACE INTO peer (peer, device, incarnation, received, acknowledged, remotes, sum, \
-                           agreed, left_out, apart) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                           agreed, left_out, apart, life) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let mut statement = conn.prepare_cached(SQL).at(TABLE)?;
         for (device, peer) in self.0.iter_mut().filter(|(_, peer)| peer.is_changed) {
             let parameters = rusqlite::params![
@@ -71,6 +72,7 @@ impl Peers {
                 peer.cursor.agreed.0 as i64,
                 peer.cursor.left_out as i64,
                 (peer.cursor.apart != [0; 32]).then_some(peer.cursor.apart),
+                peer.cursor.life.0 as i64,
             ];
             statement.execute(parameters).at(TABLE)?;
             peer.is_changed = false;
@@ -108,7 +110,7 @@ impl Peer {
     fn sum(&self, device: &DeviceId) -> u32 {
         let mut covered = vec![b'q', u8::from(self.cursor.incarnation.is_some())];
         let incarnation = self.cursor.incarnation.map_or(0, |incarnation| incarnation.0);
-        let Cursor { received, acknowledged, agreed, left_out, apart, .. } = self.cursor;
+        let Cursor { received, acknowledged, agreed, left_out, apart, life, .. } = self.cursor;
         for number in [self.number as u64, incarnation, received.0, acknowledged.0, self.remotes] {
             covered.extend_from_slice(&number.to_le_bytes());
         }
@@ -119,6 +121,10 @@ impl Peer {
         if left_out != 0 || apart != [0; 32] {
             covered.extend_from_slice(&left_out.to_le_bytes());
             covered.extend_from_slice(&apart);
+        }
+        if life != Life::default() {
+            covered.extend_from_slice(b"l");
+            covered.extend_from_slice(&life.0.to_le_bytes());
         }
         covered.extend_from_slice(device.as_bytes());
         codec::sum_of(&covered)

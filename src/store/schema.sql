@@ -1,4 +1,4 @@
--- The index of one folder on one device: format version 6.
+-- The index of one folder on one device: format version 7.
 --
 -- This file is the description of the format and also what creates it. A change of it is a new
 -- version, with a step in migrations.rs that leads there from the one before.
@@ -96,7 +96,8 @@ CREATE TABLE peer (
     sum          INTEGER NOT NULL, -- Over the following as well, unless they are 0 or NULL.
     agreed       INTEGER NOT NULL DEFAULT 0, -- The last change when both last held the same.
     left_out     INTEGER NOT NULL DEFAULT 0, -- Rows in `remote` at paths that one of the two leaves out.
-    apart        BLOB -- The sum of the hashes of what is held here and left out there; NULL for none.
+    apart        BLOB, -- The sum of the hashes of what is held here and left out there; NULL for none.
+    life         INTEGER NOT NULL DEFAULT 0 -- Of the peer's index, in which it was last heard; 0 for none.
 );
 
 -- What peers hold, where that is not what this device holds or has seen.
@@ -127,6 +128,13 @@ CREATE TABLE scrub (
     data BLOB NOT NULL
 );
 
+-- The lives that this index has had, in a form of the engine's (src/engine/folder/lives.rs); no row before the first
+-- contact with a peer.
+CREATE TABLE life (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    data BLOB NOT NULL
+);
+
 -- Former versions that were put aside, by where they lay and when that ended.
 CREATE TABLE kept (
     kept  INTEGER PRIMARY KEY,
@@ -138,4 +146,4 @@ CREATE INDEX kept_by_path ON kept (path);
 CREATE INDEX kept_by_until ON kept (until);
 
 PRAGMA application_id = 0x4b494e46;
-PRAGMA user_version = 6;
+PRAGMA user_version = 7;

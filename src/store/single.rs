@@ -14,6 +14,8 @@ pub(crate) enum Single {
     Epoch,
     /// How far the slow check of all files has come.
     Scrub,
+    /// The lives that the index has had.
+    Life,
 }
 
 impl Single {
@@ -22,6 +24,7 @@ impl Single {
             Self::Brake => "brake",
             Self::Epoch => "epoch",
             Self::Scrub => "scrub",
+            Self::Life => "life",
         }
     }
 
@@ -30,6 +33,7 @@ impl Single {
             Self::Brake => b'b',
             Self::Epoch => b'o',
             Self::Scrub => b's',
+            Self::Life => b'l',
         })
     }
 
@@ -39,6 +43,7 @@ impl Single {
             Self::Brake => "SELECT data FROM brake WHERE one = 1",
             Self::Epoch => "SELECT data FROM epoch WHERE one = 1",
             Self::Scrub => "SELECT data FROM scrub WHERE one = 1",
+            Self::Life => "SELECT data FROM life WHERE one = 1",
         };
         let table = self.table();
         let mut statement = conn.prepare_cached(sql).at(table)?;
@@ -55,6 +60,7 @@ impl Single {
             Self::Brake => "REPLACE INTO brake (one, data) VALUES (1, ?)",
             Self::Epoch => "REPLACE INTO epoch (one, data) VALUES (1, ?)",
             Self::Scrub => "REPLACE INTO scrub (one, data) VALUES (1, ?)",
+            Self::Life => "REPLACE INTO life (one, data) VALUES (1, ?)",
         };
         let table = self.table();
         conn.prepare_cached(sql).at(table)?.execute([data]).at(table)?;

@@ -3,7 +3,9 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::id::{AuthorId, ChunkId, ContentId, DeviceId, DeviceTag, FolderId, Incarnation, PageId, Sequence};
+use crate::model::id::{
+    AuthorId, ChunkId, ContentId, DeviceId, DeviceTag, FolderId, Incarnation, Life, PageId, Sequence,
+};
 use crate::model::limits;
 use crate::model::path::RelPath;
 use crate::model::recipe::{ChunkRef, PageRef, Recipe};
@@ -88,10 +90,12 @@ pub struct FolderHello {
     pub holds: bool,
     /// The incarnation of the speaker's index.
     pub incarnation: Incarnation,
+    /// The life that the speaker's index is in.
+    pub life: Life,
     /// The speaker's last sequence.
     pub last: Sequence,
-    /// Which incarnation of the hearer's index the speaker knows, and up to where.
-    pub received: Option<(Incarnation, Sequence)>,
+    /// Which incarnation of the hearer's index the speaker knows, up to where, and in which life it heard that.
+    pub received: Option<(Incarnation, Sequence, Life)>,
     /// The members, as the speaker knows them.
     pub members: Members,
 }
@@ -407,8 +411,8 @@ mod raw {
 
     use super::{
         AuthorId, Body, ChunkId, ChunkRef, ContentId, DecodeError, DeviceId, DeviceTag, FileBody, FolderId,
-        Incarnation, Member, Members, Recipe, Record, Right, Run, VersionVector, WantItem, bounded, label, limits,
-        path, sequence,
+        Incarnation, Life, Member, Members, Recipe, Record, Right, Run, VersionVector, WantItem, bounded, label,
+        limits, path, sequence,
     };
 
     /// First index, offset, lengths.
@@ -430,8 +434,9 @@ mod raw {
         name: String,
         holds: bool,
         incarnation: u64,
+        life: u64,
         last: u64,
-        received: Option<(u64, u64)>,
+        received: Option<(u64, u64, u64)>,
         members: Vec<Line>,
     }
 
@@ -515,8 +520,9 @@ mod raw {
                 name: hello.name.clone(),
                 holds: hello.holds,
                 incarnation: hello.incarnation.0,
+                life: hello.life.0,
                 last: hello.last.0,
-                received: hello.received.map(|(incarnation, at)| (incarnation.0, at.0)),
+                received: hello.received.map(|(incarnation, at, life)| (incarnation.0, at.0, life.0)),
                 members: hello.members.lines().iter().map(line).collect(),
             }
         }
@@ -537,7 +543,7 @@ mod raw {
             };
             let lines = self.members.into_iter().map(line).collect::<Result<Vec<_>, _>>()?;
             let received = match self.received {
-                Some((incarnation, at)) => Some((Incarnation(incarnation), sequence(at)?)),
+                Some((incarnation, at, life)) => Some((Incarnation(incarnation), sequence(at)?, Life(life))),
                 None => None,
             };
             Ok(super::FolderHello {
@@ -545,6 +551,7 @@ mod raw {
                 name: label(self.name)?,
                 holds: self.holds,
                 incarnation: Incarnation(self.incarnation),
+                life: Life(self.life),
                 last: sequence(self.last)?,
                 received,
                 members: Members::from_lines(lines),
@@ -769,7 +776,8 @@ mod tests {
             holds: true,
             incarnation: Incarnation(u64::MAX),
             last: Sequence(4),
-            received: Some((Incarnation(5), Sequence(6))),
+            life: Life(7),
+            received: Some((Incarnation(5), Sequence(6), Life(8))),
             members,
         };
         let want = WantRecipe { request: 1, folder: FolderId([2; 16]), path: rel("x"), content: ContentId([4; 32]) };

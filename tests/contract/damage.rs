@@ -105,7 +105,7 @@ fn survives(dir: &Path, bytes: &[u8], expected: &MemoryIndex) -> bool {
 
 fn change_everything(mut index: SqliteIndex, look: &dyn Fn(StoreError)) {
     for at in paths() {
-        let sequence = index.next_sequence().unwrap();
+        let sequence = index.next_sequence(Sequence(0)).unwrap();
         let (local, recipe) = crate::operations::local(at.clone(), sequence, 33);
         index.set_local(&local, recipe.as_ref()).unwrap_or_else(look);
         index.drop_local(&at).unwrap_or_else(look);

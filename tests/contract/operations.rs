@@ -3,7 +3,7 @@
 
 use kinfold::engine::brake::Standing;
 use kinfold::engine::index::{Cursor, Index, Kept, Local, Remote};
-use kinfold::model::id::{AuthorId, ChunkId, ContentId, DeviceId, DeviceTag, Incarnation, Sequence};
+use kinfold::model::id::{AuthorId, ChunkId, ContentId, DeviceId, DeviceTag, Incarnation, Life, Sequence};
 use kinfold::model::path::RelPath;
 use kinfold::model::recipe::{ChunkRef, Recipe};
 use kinfold::model::record::{Body, FileBody, Record};
@@ -85,6 +85,8 @@ pub enum Op {
     Brake(u8),
     /// Sets how far the slow check has come.
     Scrub(u8),
+    /// Sets the lives that there were.
+    Lives(u8),
     /// Sets how far a peer has come.
     Cursor { peer: u8, seed: u64 },
     /// Sets when a peer was last known to hold the same.
@@ -107,13 +109,13 @@ pub enum Op {
 pub fn apply<I: Index>(index: &mut I, op: &Op) {
     let at_path = |at: usize| paths()[at % paths().len()].clone();
     match *op {
-        Op::Next => drop(index.next_sequence().unwrap()),
+        Op::Next => drop(index.next_sequence(Sequence(0)).unwrap()),
         Op::Set { at, seed, new_sequence } => {
             let path = at_path(at);
             let before = index.local(&path).unwrap();
             let sequence = match before {
                 Some(local) if !new_sequence => local.sequence,
-                _ => index.next_sequence().unwrap(),
+                _ => index.next_sequence(Sequence(0)).unwrap(),
             };
             let (local, recipe) = local(path, sequence, seed);
             index.set_local(&local, recipe.as_ref()).unwrap();
@@ -141,6 +143,7 @@ pub fn apply<I: Index>(index: &mut I, op: &Op) {
         }
         Op::Brake(n) => index.set_brake(&vec![n; n as usize]).unwrap(),
         Op::Scrub(n) => index.set_scrub(&vec![n; n as usize]).unwrap(),
+        Op::Lives(n) => index.set_lives(&vec![n; n as usize]).unwrap(),
         Op::Cursor { peer: n, seed } => {
             let incarnation = (seed & 1 == 1).then_some(Incarnation(seed));
             let (received, acknowledged) = (Sequence(seed % 100), Sequence(seed % 90));
@@ -149,7 +152,8 @@ pub fn apply<I: Index>(index: &mut I, op: &Op) {
         Op::Agree { peer: n, seed } => {
             let cursor = index.cursor(&peer(n)).unwrap();
             let apart = [(seed % 3) as u8; 32];
-            let cursor = Cursor { agreed: Sequence(seed % 80), apart, left_out: seed % 5, ..cursor };
+            let (agreed, life) = (Sequence(seed % 80), Life(seed % 7));
+            let cursor = Cursor { agreed, apart, left_out: seed % 5, life, ..cursor };
             index.set_cursor(&peer(n), cursor).unwrap();
         }
         Op::DropPeer { peer: n } => index.drop_peer(&peer(n)).unwrap(),
@@ -222,6 +226,7 @@ pub fn assert_same<A: Index, B: Index>(a: &A, b: &B) {
     assert_eq!(a.tree_hash(), b.tree_hash());
     assert_eq!(a.brake(), b.brake());
     assert_eq!(a.scrub().unwrap(), b.scrub().unwrap());
+    assert_eq!(a.lives().unwrap(), b.lives().unwrap());
     same!(totals());
     same!(kept_bytes());
     same!(conflicts());

@@ -31,6 +31,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => (at.clone(), 0u8..3, seed.clone()).prop_map(|(at, peer, seed)| Op::Stand { at, peer, seed }),
         1 => any::<u8>().prop_map(Op::Brake),
         1 => any::<u8>().prop_map(Op::Scrub),
+        1 => any::<u8>().prop_map(Op::Lives),
         1 => (0u8..3, seed.clone()).prop_map(|(peer, seed)| Op::Cursor { peer, seed }),
         1 => (0u8..3, seed.clone()).prop_map(|(peer, seed)| Op::Agree { peer, seed }),
         1 => (0u8..3).prop_map(|peer| Op::DropPeer { peer }),

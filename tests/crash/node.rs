@@ -20,7 +20,7 @@ use kinfold::disk::verify::verify;
 use kinfold::engine::chunk::VerifiedChunk;
 use kinfold::engine::chunker::ChunkBuffer;
 use kinfold::engine::effect::{Action, CommitItem, CommitOutcome};
-use kinfold::engine::folder::{Folder, Input, Now, Output, Params};
+use kinfold::engine::folder::{Folder, Greeting, Input, Now, Output, Params};
 use kinfold::engine::index::Index;
 use kinfold::model::brake::Thresholds;
 use kinfold::model::id::{DeviceId, DeviceTag, FolderId, Incarnation};
@@ -92,13 +92,14 @@ impl Node {
         self.engine.problems().collect()
     }
 
-    fn hello_for(&self, other: &DeviceId) -> FolderHello {
-        let (incarnation, last, received) = self.engine.hello_for(other).expect("the index works");
+    fn hello_for(&mut self, other: &DeviceId) -> FolderHello {
+        let Greeting { incarnation, life, last, received } = self.engine.hello_for(other).expect("the index works");
         FolderHello {
             folder: FOLDER,
             name: String::new(),
             holds: true,
             incarnation,
+            life,
             last,
             received,
             members: Members::default(),

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::lab::{DATA, Device, Lab, conflict_copies, noise, wait_settled, wait_until};
+use crate::lab::{DATA, Device, Lab, conflict_copies, noise, wait_same, wait_settled, wait_until};
 
 /// Gives a file a time, so that it is known which of two edits is the later one.
 fn at_second(device: &Device, path: &str, second: u64) {
@@ -153,4 +153,69 @@ fn what_was_done_while_a_daemon_did_not_run_is_found() {
     assert!(conflict_copies(&tree).is_empty());
     assert!(a.folder(DATA).received_bytes - before < 100_000, "a rename made offline sends nothing either");
     assert!(!tree.contains_key(Path::new("goes/2")));
+}
+
+/// Copies a directory with all that is in it, as an image of a disk would have it.
+fn copy_all(from: &Path, to: &Path) {
+    let done = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(done.success());
+}
+
+#[test]
+fn a_machine_that_was_restored_from_an_image_loses_and_overwrites_nothing() {
+    let lab = Lab::new();
+    let (a, b) = lab.running_pair();
+    a.write("edited", "before the image");
+    a.write("deleted", "before the image");
+    wait_same(&[&a, &b]);
+    a.stop();
+    let (home, root) = (lab.path("home-image"), lab.path("root-image"));
+    copy_all(&a.home, &home);
+    copy_all(&a.root, &root);
+    a.serve();
+    a.write("edited", "after the image");
+    a.write("made", "after the image");
+    a.remove("deleted");
+    wait_until("it comes over", || {
+        b.read("edited").as_deref() == Some("after the image") && b.has("made") && !b.has("deleted")
+    });
+    a.stop();
+    b.stop();
+    // The whole machine goes back, is used for a while, and is started twice, before it meets the other.
+    for (image, at) in [(&home, &a.home), (&root, &a.root)] {
+        fs::remove_dir_all(at).unwrap();
+        copy_all(image, at);
+    }
+    a.serve();
+    a.write("edited", "on the restored machine");
+    a.write("new", "on the restored machine");
+    for n in 0..20 {
+        a.write(&format!("more/{n}"), "more than was changed before");
+    }
+    a.ok(&["folder", "scan", DATA]);
+    a.stop();
+    a.serve();
+    a.write("newer", "on the restored machine");
+    a.ok(&["folder", "scan", DATA]);
+    b.serve();
+    wait_until("both have what was done on either", || {
+        let contents = |device: &Device| {
+            let mut contents: Vec<_> = fs::read_dir(&device.root)
+                .unwrap()
+                .filter_map(|entry| {
+                    let name = entry.unwrap().file_name().into_string().unwrap();
+                    name.starts_with("edited").then(|| device.read(&name)).flatten()
+                })
+                .collect();
+            contents.sort();
+            contents
+        };
+        [&a, &b].iter().all(|device| {
+            contents(device) == ["after the image", "on the restored machine"]
+                && ["made", "new", "newer", "more/0", "more/19"].iter().all(|name| device.has(name))
+        })
+    });
+    let tree = wait_same(&[&a, &b]);
+    assert!(!a.has("deleted") && !b.has("deleted"), "what was deleted after the image came back");
+    assert_eq!(conflict_copies(&tree).len(), 1);
 }

@@ -142,6 +142,7 @@ fn a_trusted_device_learns_nothing_of_folders_that_are_not_shared_with_it() {
         name: DATA.to_owned(),
         holds: true,
         incarnation: Incarnation(1),
+        life: kinfold::model::id::Life::default(),
         last: Sequence(0),
         received: None,
         members: Members::default(),

@@ -65,6 +65,7 @@ impl Stage {
             name: DATA.to_owned(),
             holds: true,
             incarnation: Incarnation(0xbad),
+            life: kinfold::model::id::Life::default(),
             last: Sequence(0),
             received: None,
             members: Members::default(),

@@ -43,7 +43,7 @@ pub struct Mount {
     hidden: Option<BTreeMap<RelPath, Node>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Disk {
     pub nodes: BTreeMap<RelPath, Node>,
     pub history: BTreeMap<String, Data>,
@@ -185,6 +185,11 @@ impl Disk {
     fn sync(&mut self, path: &RelPath) {
         let way: BTreeSet<_> = std::iter::once(path.clone()).chain(path.ancestors()).collect();
         self.unsynced.retain(|group| !group.keys().any(|path| way.contains(path)));
+    }
+
+    /// All that is there is durable.
+    pub fn sync_all(&mut self) {
+        self.unsynced.clear();
     }
 
     /// Undoes any part of what is not durable. Returns what is gone by that.

@@ -9,7 +9,7 @@ use kinfold::engine::effect::{
     Action, AssembleOutcome, CommitItem, CommitOutcome, Depth, HashOutcome, JobId, ScanEnd, ScanItem, Scope, StageId,
     VerifyOutcome,
 };
-use kinfold::engine::folder::{Folder, Input, Note, Now, Output, Params};
+use kinfold::engine::folder::{Folder, Greeting, Input, Note, Now, Output, Params};
 use kinfold::engine::index::Index;
 use kinfold::engine::memory_index::MemoryIndex;
 use kinfold::model::brake::Thresholds;
@@ -27,6 +27,8 @@ const MOUNT: &str = "e";
 const MOUNT_KEEP: &str = "e/kept";
 /// Seeds that leave this when they are divided by 11 have such a world.
 const MOUNT_WORLDS: u64 = 4;
+/// Seeds that leave this when they are divided by 7 have machines that are restored from an image.
+const IMAGE_WORLDS: u64 = 2;
 
 const FOLDER: FolderId = FolderId([7; 16]);
 
@@ -87,6 +89,8 @@ pub(super) struct Device {
     pub(super) findings: Vec<(JobId, VecDeque<ScanItem>, ScanEnd)>,
     /// The index as it was once, for a restore from a backup.
     pub(super) backup: Option<MemoryIndex>,
+    /// The whole machine as it was once, for a restore from an image.
+    image: Option<(Disk, MemoryIndex)>,
     pub(super) wall_skew: i64,
     /// Paths that were removed or renamed here and that no index has counted as deleted yet.
     pub(super) removed: BTreeSet<RelPath>,
@@ -216,6 +220,7 @@ impl World {
                 orders: VecDeque::new(),
                 findings: Vec::new(),
                 backup: None,
+                image: None,
                 wall_skew,
                 removed: BTreeSet::new(),
                 ever_removed: BTreeSet::new(),
@@ -275,6 +280,40 @@ impl World {
         let disk = &self.devices[n].disk;
         self.has_mount() && (*at == path(MOUNT) || *at == path(MOUNT_KEEP))
             || disk.is_unmounted() && disk.is_of_mount(at)
+    }
+
+    /// Whether whole machines, disk and index, go back to what they were once. What all know to be deleted and have
+    /// forgotten would come back with them, and a file system that is away would be there.
+    fn has_images(&self) -> bool {
+        self.seed % 7 == IMAGE_WORLDS && !self.is_forgetful() && !self.has_mount()
+    }
+
+    /// Makes an image of a machine that rests, or goes back to the last one. Returns the index that it then has.
+    fn image(&mut self, n: usize, index: MemoryIndex) -> MemoryIndex {
+        if !self.is_rough {
+            return index;
+        }
+        match (self.random.below(10), self.devices[n].image.clone()) {
+            (0..3, _) => {
+                self.say(|| format!("{n} has its image taken"));
+                self.devices[n].image = Some((self.devices[n].disk.clone(), index.clone()));
+                index
+            }
+            (3..6, Some((disk, image))) => {
+                self.say(|| format!("{n} is restored from its image"));
+                self.steps += 1;
+                self.devices[n].disk = disk;
+                self.devices[n].disk.sync_all();
+                self.devices[n].is_unwatched = true;
+                // An index newer than the disk would miss what the disk never had.
+                self.devices[n].backup = None;
+                // What nobody else has is lost with what the machine was.
+                let kept: BTreeSet<_> = self.devices.iter().flat_map(|device| device.disk.contents()).collect();
+                self.owed.retain(|bytes, _| kept.contains(bytes));
+                image
+            }
+            _ => index,
+        }
     }
 
     pub(super) fn toggle_mount(&mut self, n: usize) {
@@ -390,6 +429,9 @@ impl World {
             }
             _ => {}
         }
+        if self.has_images() {
+            index = self.image(n, index);
+        }
         // What it has forgotten it may count once more.
         let again = self.devices[n].ever_removed.clone();
         self.devices[n].removed.extend(again);
@@ -434,11 +476,12 @@ impl World {
         self.say(|| format!("{a} and {b} meet"));
         self.wires.insert((a, b), VecDeque::new());
         self.wires.insert((b, a), VecDeque::new());
-        let hello = |me: usize, other: usize| {
-            let (me, other) = (&self.devices[me], &self.devices[other]);
-            let (incarnation, last, received) = me.folder.as_ref().unwrap().hello_for(&other.id).unwrap();
+        let mut hello = |me: usize, other: usize| {
+            let other = self.devices[other].id;
+            let me = &mut self.devices[me];
+            let Greeting { incarnation, life, last, received } = me.folder.as_mut().unwrap().hello_for(&other).unwrap();
             let (name, members) = (String::new(), Members::default());
-            FolderHello { folder: FOLDER, name, holds: true, incarnation, last, received, members }
+            FolderHello { folder: FOLDER, name, holds: true, incarnation, life, last, received, members }
         };
         let (from_a, from_b) = (hello(a, b), hello(b, a));
         let (id_a, id_b) = (self.devices[a].id, self.devices[b].id);

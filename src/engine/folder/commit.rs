@@ -323,7 +323,7 @@ impl<I: Index> Folder<I> {
         stat: Option<Stat>,
         recipe: Option<&Recipe>,
     ) -> Result<bool, I::Error> {
-        let sequence = self.index.next_sequence()?;
+        let sequence = self.next_sequence()?;
         if counts {
             match record.version.after_change(self.author, sequence.0) {
                 Ok(version) => record.version = version,

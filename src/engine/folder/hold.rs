@@ -318,7 +318,7 @@ impl<I: Index> Folder<I> {
         let Some(local) = self.index.local(dir)? else {
             return Ok(());
         };
-        let sequence = self.index.next_sequence()?;
+        let sequence = self.next_sequence()?;
         if let Ok(version) = local.record.version.after_change(self.author, sequence.0) {
             let record = Record { version, by: self.tag, ..local.record };
             self.hold(now, record, sequence, local.stat, None)?;
@@ -367,7 +367,7 @@ impl<I: Index> Folder<I> {
             let Some(local) = local.filter(|local| local.record.body.is_live() && !versions.is_empty()) else {
                 continue;
             };
-            let sequence = self.index.next_sequence()?;
+            let sequence = self.next_sequence()?;
             let seen = versions.iter().try_fold(local.record.version.clone(), |seen, version| seen.merge(version));
             match seen.and_then(|seen| seen.after_change(self.author, sequence.0)) {
                 Ok(version) => {

@@ -133,6 +133,7 @@ impl Device {
             name: String::new(),
             holds: true,
             incarnation: Incarnation(9),
+            life: crate::model::id::Life::default(),
             last: Sequence(0),
             received: None,
             members: Members::default(),

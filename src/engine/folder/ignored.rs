@@ -154,7 +154,7 @@ impl<I: Index> Folder<I> {
             }
         }
         local.ignored = true;
-        local.sequence = self.index.next_sequence()?;
+        local.sequence = self.next_sequence()?;
         self.is_changed = true;
         self.index.set_local(&local, None)
     }
@@ -203,7 +203,7 @@ impl<I: Index> Folder<I> {
         // What was to be put into it may be now.
         self.unblock();
         // Peers were told of what happened meanwhile; this they have not been told.
-        local.sequence = self.index.next_sequence()?;
+        local.sequence = self.next_sequence()?;
         self.index.set_local(&local, None)?;
         self.is_changed = true;
         self.ready.insert(path);
@@ -220,7 +220,7 @@ impl<I: Index> Folder<I> {
         let path = local.record.path;
         self.count_again(&path)?;
         let record = Record::withdrawn(path.clone(), self.tag);
-        let sequence = self.index.next_sequence()?;
+        let sequence = self.next_sequence()?;
         self.index.set_local(&Local { record, sequence, stat: None, ignored: false, since_ns: 0 }, None)?;
         self.is_changed = true;
         self.ready.insert(path);

@@ -665,7 +665,7 @@ impl<I: Index> Folder<I> {
             return self.wake(&path);
         }
         let version = local.map(|l| l.record.version).unwrap_or_default();
-        let sequence = self.index.next_sequence()?;
+        let sequence = self.next_sequence()?;
         match version.after_change(self.author, sequence.0) {
             Ok(version) => {
                 self.note(Note::Changed(path.clone(), body.clone()));

@@ -28,7 +28,7 @@ use crate::engine::effect::{
 };
 use crate::engine::index::{Index, Local, Totals};
 use crate::model::brake::Thresholds;
-use crate::model::id::{AuthorId, DeviceId, DeviceTag, FolderId, Incarnation, Sequence};
+use crate::model::id::{AuthorId, DeviceId, DeviceTag, FolderId, Incarnation, Life, Sequence};
 use crate::model::limits;
 use crate::model::path::RelPath;
 use crate::model::problem::{Problem, ProblemKind};
@@ -50,6 +50,7 @@ mod hold_tests;
 mod ignored;
 #[cfg(test)]
 mod ignored_tests;
+mod lives;
 mod local;
 mod peers;
 mod retire;
@@ -258,8 +259,18 @@ pub enum FolderState {
     Idle,
 }
 
-/// What to say of a folder first: our incarnation, our last sequence, and how far we know the peer.
-pub type Greeting = (Incarnation, Sequence, Option<(Incarnation, Sequence)>);
+/// What to say of a folder first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Greeting {
+    /// The incarnation of our index.
+    pub incarnation: Incarnation,
+    /// The life that it is in.
+    pub life: Life,
+    /// Our last sequence.
+    pub last: Sequence,
+    /// Which incarnation of the peer's index we know, up to where, and in which life we heard that.
+    pub received: Option<(Incarnation, Sequence, Life)>,
+}
 
 /// One folder's state machine. See the module's documentation.
 pub struct Folder<I> {
@@ -274,6 +285,12 @@ pub struct Folder<I> {
     debounce: Debounce,
     /// When a peer last claimed to remember more of us than we do, and was believed.
     renewed: Option<Duration>,
+    /// The wall clock when something was last given.
+    wall_ns: i64,
+    /// The lives of the index, once the current one has begun.
+    lives: Option<lives::Lives>,
+    /// The last change before this one was opened.
+    opened_at: Sequence,
     /// See [`limits::REMOTES_WAITING`] and [`limits::REMOTES_MAX`].
     remotes_max: (u64, u64),
     scans: scans::Scans,
@@ -320,6 +337,7 @@ impl<I: Index> Folder<I> {
         // Requests are numbered from anywhere: answers to those of a former life must not fit.
         let mut first = [0; 4];
         random.fill(&mut first);
+        let opened_at = index.last_sequence();
         let mut brake_key = [0; 32];
         random.fill(&mut brake_key);
         Self {
@@ -330,6 +348,9 @@ impl<I: Index> Folder<I> {
             author,
             random,
             is_changed: false,
+            lives: None,
+            wall_ns: 0,
+            opened_at,
             outputs: VecDeque::new(),
             jobs: 0,
             debounce: Debounce::new(params.quiet, params.patience),
@@ -365,6 +386,7 @@ impl<I: Index> Folder<I> {
     /// # Errors
     /// The index failed; the folder must stop.
     pub fn handle(&mut self, now: Now, input: Input) -> Result<(), I::Error> {
+        self.wall_ns = now.wall_ns;
         match input {
             Input::Touched(paths) => self.handle_touched(now, paths),
             Input::Written(path) => self.debounce.handle_write(now.at, path),
@@ -395,6 +417,7 @@ impl<I: Index> Folder<I> {
     /// # Errors
     /// The index failed; the folder must stop. Nothing was said of what is not durable.
     pub fn flush(&mut self, now: Now) -> Result<(), I::Error> {
+        self.wall_ns = now.wall_ns;
         self.pump_scans(now)?;
         self.pump_takes(now)?;
         self.pump_commit(now)?;
@@ -455,10 +478,14 @@ impl<I: Index> Folder<I> {
     ///
     /// # Errors
     /// The index failed.
-    pub fn hello_for(&self, peer: &DeviceId) -> Result<Greeting, I::Error> {
+    pub fn hello_for(&mut self, peer: &DeviceId) -> Result<Greeting, I::Error> {
+        let life = self.life()?;
+        // Who hears of a life may come back and speak of it.
+        self.index.commit()?;
         let cursor = self.index.cursor(peer)?;
-        let received = cursor.incarnation.map(|incarnation| (incarnation, cursor.received));
-        Ok((self.index.incarnation(), self.index.last_sequence(), received))
+        let received = cursor.incarnation.map(|incarnation| (incarnation, cursor.received, cursor.life));
+        let (incarnation, last) = (self.index.incarnation(), self.index.last_sequence());
+        Ok(Greeting { incarnation, life, last, received })
     }
 
     /// Returns where the folder stands.
@@ -600,6 +627,15 @@ impl<I: Index> Folder<I> {
         if self.problems.remove(key).is_some() {
             self.problem_count -= 1;
         }
+    }
+
+    /// Gives out the next sequence: no less than the microseconds since 1970. An index that went back in time, with all
+    /// else on the machine, thus counts on from where nobody has counted before. The clock orders nothing: where it is
+    /// wrong, a sequence is one more than the last.
+    fn next_sequence(&mut self) -> Result<Sequence, I::Error> {
+        // What is changed belongs to a life from the first change on, whether or not a peer is met in it.
+        self.life()?;
+        self.index.next_sequence(Sequence(u64::try_from(self.wall_ns / 1000).unwrap_or(0)))
     }
 
     /// Writes a record of this device, giving it the next sequence, and keeps the tree's hash. Returns

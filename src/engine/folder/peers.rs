@@ -6,7 +6,7 @@ use crate::engine::brake::Standing;
 use crate::engine::folder::{Folder, Note, Now, Output};
 use crate::engine::index::{Cursor, Index, Local, Remote, claims_unknown};
 use crate::engine::reconcile::{Verdict, reconcile};
-use crate::model::id::{AuthorId, DeviceId, Incarnation, Sequence};
+use crate::model::id::{AuthorId, DeviceId, Incarnation, Life, Sequence};
 use crate::model::limits;
 use crate::model::path::RelPath;
 use crate::model::problem::ProblemKind;
@@ -38,6 +38,8 @@ pub(super) struct Peer {
     pub(super) asked_bytes: u64,
     pub(super) asked_requests: usize,
     pub(super) received_bytes: u64,
+    /// The life that its index is in.
+    pub(super) life: Life,
 }
 
 impl<I: Index> Folder<I> {
@@ -71,8 +73,15 @@ impl<I: Index> Folder<I> {
         let ours = (self.index.incarnation(), self.index.last_sequence());
         let before = cursor.acknowledged;
         cursor.acknowledged = match hello.received {
-            Some((incarnation, at)) if incarnation == ours.0 && at <= ours.1 => at,
-            Some((incarnation, _)) if incarnation == ours.0 => return self.renew(now, peer),
+            Some((incarnation, at, life)) if incarnation == ours.0 && at != Sequence(0) => {
+                match self.parted_at(life, at)? {
+                    // What is being committed has a version already. It is not long until that is done.
+                    Some(_) if !self.committing.is_empty() => return self.disconnect_all(),
+                    Some(common) => return self.renew(now, peer, common),
+                    None => self.note_known()?,
+                }
+                at
+            }
             _ => Sequence(0),
         };
         // Who remembers less of us than it held once is not who it was.
@@ -84,6 +93,7 @@ impl<I: Index> Folder<I> {
         self.is_changed = true;
         let state = Peer {
             right,
+            life: hello.life,
             sent: cursor.acknowledged,
             under_way: Vec::new(),
             said: None,
@@ -157,12 +167,16 @@ impl<I: Index> Folder<I> {
         }
         for sent in records.records {
             if claims_unknown(self.author, self.index.last_sequence(), &sent.record) {
-                return self.renew(now, peer);
+                let common = self.unproven()?;
+                return self.renew(now, peer, common);
             }
             self.handle_record(now, peer, sent)?;
         }
         let mut cursor = self.index.cursor(&peer)?;
         cursor.received = cursor.received.max(records.through);
+        if let Some(peer) = self.peers.get(&peer) {
+            cursor.life = peer.life;
+        }
         self.index.set_cursor(&peer, cursor)?;
         self.is_changed = true;
         if let Some(peer) = self.peers.get_mut(&peer) {
@@ -212,7 +226,7 @@ impl<I: Index> Folder<I> {
         }
         if may && local.is_none() && !record.body.is_live() && !self.tasks.contains_key(&path) {
             // A deletion of what was never here: only its version matters, and no task need run.
-            let sequence = self.index.next_sequence()?;
+            let sequence = self.next_sequence()?;
             self.hold(now, record, sequence, None, None)?;
             return Ok(());
         }
@@ -255,13 +269,15 @@ impl<I: Index> Folder<I> {
 
     fn handle_ack(&mut self, now: Now, peer: DeviceId, ack: Ack) -> Result<(), I::Error> {
         if ack.received > self.index.last_sequence() {
-            return self.renew(now, peer);
+            let common = self.unproven()?;
+            return self.renew(now, peer, common);
         }
         let mut cursor = self.index.cursor(&peer)?;
         if ack.received > cursor.acknowledged {
             cursor.acknowledged = ack.received;
             self.index.set_cursor(&peer, cursor)?;
             self.is_changed = true;
+            self.note_known()?;
         }
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.under_way.retain(|end| *end > ack.received);
@@ -272,13 +288,13 @@ impl<I: Index> Folder<I> {
 
     /// A peer claims to remember changes of ours that we do not. That is so at most once, for then we are somebody
     /// else; whoever goes on with it only wants all to be told again, and again.
-    fn renew(&mut self, now: Now, peer: DeviceId) -> Result<(), I::Error> {
+    pub(super) fn renew(&mut self, now: Now, peer: DeviceId, common: Sequence) -> Result<(), I::Error> {
         if self.renewed.is_some_and(|renewed| now.at.saturating_sub(renewed) < limits::RENEWAL_PAUSE) {
             self.misbehaved(peer, "changes of this device that there were not, once more");
             return self.handle_peer_down(&peer);
         }
         self.renewed = Some(now.at);
-        self.begin_incarnation()
+        self.part(now, common)
     }
 
     /// A peer remembers changes of ours that we do not: this index was lost, copied or brought back

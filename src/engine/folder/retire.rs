@@ -134,7 +134,7 @@ impl<I: Index> Folder<I> {
         }
         if local.record.version.is_crowded() {
             let version = local.record.version.without_others_than(|author| authors.contains(&author));
-            let sequence = self.index.next_sequence()?;
+            let sequence = self.next_sequence()?;
             // With so few authors it can be counted.
             if let Ok(version) = version.after_change(self.author, sequence.0) {
                 let record = Record { version, ..local.record };

@@ -4,7 +4,7 @@
 use super::*;
 use crate::engine::effect::{Action, Displaced, Expect, Found};
 use crate::engine::memory_index::MemoryIndex;
-use crate::model::id::{ChunkId, ContentId};
+use crate::model::id::{ChunkId, ContentId, Life};
 use crate::model::recipe::{ChunkRef, PageRef, Recipe};
 use crate::model::record::FileBody;
 use crate::model::rights::Members;
@@ -144,10 +144,11 @@ impl Bench {
         received: Option<(Incarnation, Sequence)>,
     ) {
         let (name, members, last) = (String::new(), Members::default(), Sequence(0));
+        let (life, received) = (Life(5), received.map(|(incarnation, at)| (incarnation, at, Life::default())));
         self.give(Input::PeerUp(
             peer(),
             right,
-            FolderHello { folder: FOLDER, name, holds: true, incarnation, last, received, members },
+            FolderHello { folder: FOLDER, name, holds: true, incarnation, life, last, received, members },
         ));
     }
 
