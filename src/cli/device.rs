@@ -49,6 +49,11 @@ pub enum Command {
         /// Its name here, or its id
         device: String,
     },
+    /// Say that a device is lost or stolen: it is cut off here, and on all devices that share a folder of yours
+    Revoke {
+        /// Its name here, or its id
+        device: String,
+    },
 }
 
 /// Runs the command.
@@ -58,6 +63,7 @@ pub fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::List { json } => list(context, json)?,
         Command::Rename { device, name } => rename(context, &device, &name)?,
         Command::Remove { device } => remove(context, &device)?,
+        Command::Revoke { device } => revoke(context, &device)?,
     }
     Ok(Exit::Done)
 }
@@ -102,6 +108,16 @@ fn remove(context: &Context, device: &str) -> Result<(), Failure> {
     let own = context.own_id()?;
     let removed = context.edit(|edit| Ok(edit.remove_device(&own, device)?))?;
     output::say(format_args!("`{}` is trusted no longer", output::escaped(&removed.name)))
+}
+
+fn revoke(context: &Context, device: &str) -> Result<(), Failure> {
+    let own = context.own_id()?;
+    let revoked = context.edit(|edit| Ok(edit.revoke_device(&own, device)?))?;
+    let name = revoked.name.unwrap_or_else(|| revoked.id.to_string());
+    output::say(format_args!(
+        "`{}` is revoked: cut off here, and the other devices are told as they connect. What it holds already it keeps",
+        output::escaped(&name)
+    ))
 }
 
 fn device_id(text: &str) -> Result<DeviceId, DeviceIdError> {

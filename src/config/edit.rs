@@ -101,7 +101,7 @@ impl Edit {
         Ok(self.config)
     }
 
-    /// Trusts a device. Returns whether that changed anything.
+    /// Trusts a device, also one that was revoked. Returns whether that changed anything.
     ///
     /// A device that is trusted under this name already only gains addresses. `own` is this device.
     pub fn add_device(&mut self, own: &DeviceId, device: &Device) -> Result<bool, EditError> {
@@ -126,6 +126,7 @@ impl Edit {
             return Ok(!new.is_empty());
         }
         self.check_device_name(&device.name)?;
+        self.lift_revocation(&device.id)?;
         self.apply(|doc| {
             let mut row = Table::new();
             row.insert("name", value(&device.name));
@@ -334,7 +335,7 @@ impl Edit {
         Ok(self.config.folders[at] != before)
     }
 
-    fn apply(&mut self, change: impl FnOnce(&mut DocumentMut)) -> Result<(), EditError> {
+    pub(super) fn apply(&mut self, change: impl FnOnce(&mut DocumentMut)) -> Result<(), EditError> {
         let mut doc = self.doc.clone();
         change(&mut doc);
         self.config = load::parse(&doc.to_string(), &self.paths).map_err(EditError::Rule)?;
@@ -511,7 +512,7 @@ fn setting(key: &str, text: &str) -> Result<(&'static str, Item), EditError> {
     }
 }
 
-fn value(text: &str) -> Item {
+pub(super) fn value(text: &str) -> Item {
     toml_edit::value(text)
 }
 
@@ -528,11 +529,11 @@ fn rows<'a>(doc: &'a mut DocumentMut, key: &str) -> &'a mut ArrayOfTables {
     item.as_array_of_tables_mut().expect("it was made one just now")
 }
 
-fn row<'a>(doc: &'a mut DocumentMut, key: &str, at: usize) -> &'a mut Table {
+pub(super) fn row<'a>(doc: &'a mut DocumentMut, key: &str, at: usize) -> &'a mut Table {
     rows(doc, key).get_mut(at).expect("the configuration has its rows in the order of the file")
 }
 
-fn push(doc: &mut DocumentMut, key: &str, mut row: Table) {
+pub(super) fn push(doc: &mut DocumentMut, key: &str, mut row: Table) {
     row.decor_mut().set_prefix("\n");
     rows(doc, key).push(row);
 }

@@ -9,6 +9,7 @@ use crate::config::brake::BrakeError;
 use crate::config::size::SizeError;
 use crate::model::limits::CONFIG_LEN_MAX;
 use crate::model::limits::LABEL_LEN_MAX;
+use crate::model::limits::REVOCATIONS_MAX;
 
 /// Why the configuration cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +143,9 @@ pub enum EditError {
     /// The id is this device's own.
     #[error("this is the id of this device itself")]
     OwnDevice,
+    /// No more can be remembered.
+    #[error("at most {REVOCATIONS_MAX} devices can be revoked")]
+    TooManyRevoked,
     /// The name is this device's own.
     #[error("this device itself is called `{name}`")]
     OwnName {
@@ -254,6 +258,9 @@ impl EditError {
             Self::Address(_) => "give the address in numbers, like 192.168.1.20 or [fd00::20]:25463",
             Self::UnknownFolder { .. } => "see `kinfold folder list`",
             Self::NotOffered { .. } => "it is taken as soon as the other device is connected and shares it",
+            Self::TooManyRevoked => {
+                "take old ones out of [[revoked]] in the configuration, here and on the other devices"
+            }
             Self::OwnDevice => "run `kinfold id` on the other device, and give that id",
             Self::OwnName { .. } | Self::DeviceNameTaken { .. } => "choose another name, or see `kinfold device list`",
             Self::FolderNameTaken { .. } => "choose another name, or see `kinfold folder list`",

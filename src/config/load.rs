@@ -20,6 +20,7 @@ use crate::config::Folder;
 use crate::config::History;
 use crate::config::Network;
 use crate::config::NetworkMode;
+use crate::config::Revoked;
 use crate::config::SandboxMode;
 use crate::config::address;
 use crate::config::address::AddressError;
@@ -37,6 +38,7 @@ use crate::config::raw::RawFolder;
 use crate::config::raw::RawHistory;
 use crate::config::raw::RawMember;
 use crate::config::raw::RawNetwork;
+use crate::config::raw::RawRevoked;
 use crate::config::raw::RawSize;
 use crate::config::size::HistorySize;
 use crate::config::subnet::Subnet;
@@ -46,6 +48,9 @@ use crate::model::id::FolderId;
 use crate::model::limits::DEVICES_MAX;
 use crate::model::limits::FOLDERS_MAX;
 use crate::model::limits::MEMBERS_MAX;
+use crate::model::limits::REVOCATIONS_MAX;
+use crate::model::limits::VERSION_COUNTER_MAX;
+use crate::model::revocation::Revocation;
 use crate::model::rights::Member;
 use crate::model::rights::Members;
 use crate::model::rights::Right;
@@ -83,6 +88,7 @@ pub fn parse(text: &str, paths: &Paths) -> Result<Config, Fault> {
         devices: reader.each(&raw.devices, |device| reader.device(device))?,
         folders: reader.each(&raw.folders, |folder| reader.folder(folder, history))?,
         accepts: reader.each(&raw.accepts, |accept| reader.accept(accept))?,
+        revoked: reader.each(&raw.revoked, |revoked| reader.revoked(revoked))?,
         name,
         history,
     };
@@ -265,6 +271,14 @@ impl Reader<'_> {
         Ok(Accept { name, path, from, shares })
     }
 
+    fn revoked(&self, raw: &RawRevoked) -> Result<Revoked, Fault> {
+        let stamp = raw.stamp.unwrap_or(1).min(VERSION_COUNTER_MAX);
+        let said = Revocation { device: self.device_id(&raw.id)?, stamp, is_lifted: raw.lifted };
+        let by = raw.by.as_ref().map(|by| self.device_id(by)).transpose()?;
+        let name = raw.name.as_ref().map(|name| self.label(name)).transpose()?;
+        Ok(Revoked { said, by, name })
+    }
+
     fn place(&self, raw: &Spanned<String>) -> Result<PathBuf, Fault> {
         let path = PathBuf::from(raw.get_ref());
         let climbs = path.components().any(|part| part == Component::ParentDir);
@@ -286,6 +300,22 @@ impl Reader<'_> {
         for device in &raw.devices {
             self.only_once(&mut names, device.name.get_ref(), device.name.span(), "device name")?;
             self.only_once(&mut ids, &device.id.get_ref().trim().to_lowercase(), device.id.span(), "device id")?;
+        }
+        if raw.revoked.len() > REVOCATIONS_MAX {
+            return Err(self.fault(raw.name.span(), format!("at most {REVOCATIONS_MAX} devices can be revoked")));
+        }
+        let mut revoked = BTreeMap::new();
+        for device in &raw.revoked {
+            let id = device.id.get_ref().trim().to_lowercase();
+            self.only_once(&mut revoked, &id, device.id.span(), "revoked device")?;
+            if !device.lifted && ids.contains_key(&id) {
+                return Err(Fault {
+                    hint: Some(
+                        "take it out of [[devices]]; or, to trust it again, run `kinfold device add`".to_owned(),
+                    ),
+                    ..self.fault(device.id.span(), "a device that was revoked is not trusted")
+                });
+            }
         }
         Ok(())
     }
@@ -483,7 +513,7 @@ mod tests {
         let fault = read("name = \"h\"\nnme = 1").unwrap_err();
         assert_eq!(
             fault.hint.as_deref(),
-            Some("known here: `name`, `sandbox`, `network`, `history`, `devices`, `folders`, `accepts`")
+            Some("known here: `name`, `sandbox`, `network`, `history`, `devices`, `folders`, `accepts`, `revoked`")
         );
     }
 

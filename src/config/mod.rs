@@ -12,6 +12,7 @@ pub mod file;
 pub mod load;
 pub mod paths;
 pub mod raw;
+pub mod revoke;
 pub mod size;
 pub mod subnet;
 
@@ -24,12 +25,13 @@ use crate::config::subnet::Subnet;
 use crate::model::brake::Thresholds;
 use crate::model::id::DeviceId;
 use crate::model::id::FolderId;
+use crate::model::revocation::Revocation;
 use crate::model::rights::Members;
 use crate::model::rights::Right;
 
 /// A configuration that was read and holds all its rules.
 ///
-/// Invariant: names and ids of devices are unique, the device's own name included; so are names, ids
+/// Invariant: no device is trusted that was revoked; names and ids of devices are unique, the device's own name included; so are names, ids
 /// and places of folders; no folder lies inside another, and none holds the program's own files.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
@@ -47,6 +49,8 @@ pub struct Config {
     pub folders: Vec<Folder>,
     /// Folders that were accepted before their offer arrived.
     pub accepts: Vec<Accept>,
+    /// What was said of devices that were lost or stolen.
+    pub revoked: Vec<Revoked>,
 }
 
 /// Where the device listens and whom it talks to.
@@ -122,6 +126,17 @@ pub struct Device {
     pub id: DeviceId,
     /// Where it can be reached; never port 0.
     pub addresses: Vec<SocketAddr>,
+}
+
+/// What was said of a device that was lost or stolen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Revoked {
+    /// What.
+    pub said: Revocation,
+    /// Who said it; `None`: a person here.
+    pub by: Option<DeviceId>,
+    /// What the device was called here.
+    pub name: Option<String>,
 }
 
 /// A folder kept on this device.

@@ -28,6 +28,9 @@ pub struct RawConfig {
     /// `[[accepts]]`.
     #[serde(default)]
     pub accepts: Vec<RawAccept>,
+    /// `[[revoked]]`.
+    #[serde(default)]
+    pub revoked: Vec<RawRevoked>,
 }
 
 /// `[network]`.
@@ -135,4 +138,21 @@ pub struct RawAccept {
     /// With whom it is to be shared onward.
     #[serde(default)]
     pub share: Vec<RawMember>,
+}
+
+/// One of `[[revoked]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawRevoked {
+    /// What it was called here.
+    pub name: Option<Spanned<String>>,
+    /// Its id.
+    pub id: Spanned<String>,
+    /// Counts what was said of it.
+    pub stamp: Option<u64>,
+    /// Whether it may be trusted again.
+    #[serde(default)]
+    pub lifted: bool,
+    /// Who said so, where it was another device.
+    pub by: Option<Spanned<String>>,
 }

@@ -296,6 +296,18 @@ impl Daemon {
         told.collect()
     }
 
+    /// Tells of devices that other devices have revoked, until a person here says so as well, or otherwise.
+    fn revocations(&self) -> Vec<InboxItem> {
+        let state = self.hub.lock();
+        let by_others = state.config.revoked.iter().filter(|revoked| !revoked.said.is_lifted);
+        let told = by_others.filter_map(|revoked| {
+            let by = revoked.by?;
+            let by = state.config.device(&by).map_or_else(|| by.to_string(), |device| device.name.clone());
+            Some(attention::revoked(revoked.name.as_deref()?, &revoked.said.device.to_string(), &by))
+        });
+        told.collect()
+    }
+
     /// Tells of disks that are nearly full, each once.
     fn full_disks(&self) -> Vec<InboxItem> {
         let mut disks = BTreeSet::new();
@@ -443,6 +455,7 @@ impl Api for Daemon {
         });
         let mut items: Vec<_> = away.collect();
         items.extend(self.absences());
+        items.extend(self.revocations());
         items.extend(self.full_disks());
         for (asked, problems) in self.problems() {
             for problem in problems {

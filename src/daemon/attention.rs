@@ -49,6 +49,21 @@ pub fn away(device: &str, word: &str, last_ns: i64, now_ns: i64) -> Option<Inbox
     })
 }
 
+/// Returns what to tell of a device that was trusted here and that the device `by` has revoked.
+pub fn revoked(device: &str, id: &str, by: &str) -> InboxItem {
+    InboxItem {
+        folder: None,
+        path: None,
+        what: format!("the device {device} is trusted no longer: {by} says that it is lost"),
+        advice: format!(
+            "`kinfold device revoke {id}` if that is right; if not, `kinfold device add {id} --name {}`, and look at {by}",
+            quoted(device)
+        ),
+        detail: String::new(),
+        held: None,
+    }
+}
+
 /// Returns a name as a shell reads it.
 pub fn quoted(name: &str) -> String {
     if name.contains(|c: char| !c.is_alphanumeric() && !"-_.".contains(c)) {

@@ -30,6 +30,7 @@ use crate::engine::folder::Input;
 use crate::engine::session::gate::PairKeys;
 use crate::keys::identity::Identity;
 use crate::model::id::{DeviceId, FolderId};
+use crate::model::revocation::Revocation;
 use crate::model::rights::Right;
 use crate::net::connection::{Connection, ConnectionError, FrameReader, Link};
 use crate::net::endpoint::Endpoint;
@@ -52,7 +53,7 @@ pub struct Session {
     pub link: Link,
     /// Since when, in nanoseconds since 1970.
     pub since_ns: i64,
-    sender: PeerSender,
+    pub(super) sender: PeerSender,
     /// What the peer said of folders.
     hellos: BTreeMap<FolderId, FolderHello>,
     /// Folders that know of this session, and the right that they know of.
@@ -213,6 +214,7 @@ impl Hub {
         self.endpoint.set_policy(policy_of(&config));
         let mut stopped = Vec::new();
         let mut begun = Vec::new();
+        let revoked_before: Vec<Revocation>;
         {
             let mut state = self.lock();
             if state.is_stopping {
@@ -220,6 +222,7 @@ impl Hub {
             }
             self.apply_devices(&mut state, &config);
             let old = std::mem::replace(&mut state.config, config.clone());
+            revoked_before = old.revoked.iter().map(|revoked| revoked.said).collect();
             let wanted: BTreeMap<FolderId, &config::Folder> = config.folders.iter().map(|f| (f.id, f)).collect();
             let known: Vec<FolderId> = state.folders.keys().copied().collect();
             for id in known {
@@ -256,6 +259,7 @@ impl Hub {
         drop(applying);
         self.complete_accepts();
         self.share_all();
+        self.tell_revocations_to_all(&revoked_before);
         self.say_changed();
     }
 
@@ -513,6 +517,7 @@ impl Hub {
         let mut folders = ids.into_iter().filter_map(|id| self.hello_for(id, device));
         let first = folders.next().into_iter().collect();
         sender.send(Outgoing::Message(Message::Hello(Hello { name, folders: first })));
+        self.tell_revocations(sender);
         folders.for_each(|folder| sender.send(Outgoing::Message(Message::Folder(folder))));
     }
 
@@ -564,6 +569,7 @@ impl Hub {
                 }
                 Message::Folder(folder) => self.hear_of_folder(device, number, folder),
                 Message::Unshare(folder) => self.hear_unshared(device, number, folder),
+                Message::Trust(said) => self.hear_revocations(device, &said),
                 Message::Chunk(header) => {
                     if let Some(folder) = self.folder_of_request(header.request) {
                         // The hash is computed here, on the session's own thread.
@@ -657,7 +663,7 @@ impl Hub {
     }
 
     /// Changes the configuration file, and puts it in force.
-    fn edit(self: &Arc<Self>, change: impl FnOnce(&mut Edit) -> Result<(), config::error::EditError>) {
+    pub(super) fn edit(self: &Arc<Self>, change: impl FnOnce(&mut Edit) -> Result<(), config::error::EditError>) {
         let edited = Edit::open(&self.paths).map_err(|error| chain(&error)).and_then(|mut edit| {
             change(&mut edit).map_err(|error| chain(&error))?;
             edit.save().map_err(|error| chain(&error))

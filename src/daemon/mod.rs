@@ -30,6 +30,7 @@ mod run;
 mod sandbox;
 mod seen;
 mod sightings;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -54,6 +54,8 @@ pub const WANTS_IN_FLIGHT_MAX: usize = 64;
 /// Files that are being fetched at a time in one folder.
 pub const FETCHES_MAX: usize = 4096;
 
+/// Most devices of which it is remembered that they were revoked.
+pub const REVOCATIONS_MAX: usize = 256;
 /// Most addresses at which a device that is being paired says it listens.
 pub const PAIRING_ADDRESSES_MAX: usize = 16;
 /// Time for which a pairing window is open.

@@ -11,6 +11,7 @@ pub mod path;
 pub mod problem;
 pub mod recipe;
 pub mod record;
+pub mod revocation;
 pub mod rights;
 pub mod stat;
 pub mod version;

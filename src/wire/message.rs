@@ -10,6 +10,7 @@ use crate::model::limits;
 use crate::model::path::RelPath;
 use crate::model::recipe::{ChunkRef, PageRef, Recipe};
 use crate::model::record::{Body, FileBody, Record};
+use crate::model::revocation::Revocation;
 use crate::model::rights::{Member, Members, Right};
 use crate::model::version::VersionVector;
 
@@ -22,6 +23,8 @@ pub enum Message {
     Folder(FolderHello),
     /// A folder is no longer shared with you.
     Unshare(FolderId),
+    /// What is said of devices that were lost or stolen.
+    Trust(Vec<Revocation>),
     /// What I hold at some paths.
     Records(Records),
     /// Your records up to here are durable here.
@@ -244,6 +247,7 @@ mod kind {
     pub const HELLO: u8 = 0x01;
     pub const FOLDER: u8 = 0x02;
     pub const UNSHARE: u8 = 0x03;
+    pub const TRUST: u8 = 0x04;
     pub const RECORDS: u8 = 0x10;
     pub const ACK: u8 = 0x11;
     pub const WANT_RECIPE: u8 = 0x20;
@@ -265,6 +269,7 @@ impl Message {
             Self::Hello(_) => kind::HELLO,
             Self::Folder(_) => kind::FOLDER,
             Self::Unshare(_) => kind::UNSHARE,
+            Self::Trust(_) => kind::TRUST,
             Self::Records(_) => kind::RECORDS,
             Self::Ack(_) => kind::ACK,
             Self::WantRecipe(_) => kind::WANT_RECIPE,
@@ -289,6 +294,10 @@ impl Message {
             Self::Hello(hello) => (Vec::new(), to_bytes(&raw::Hello::from(hello))),
             Self::Folder(folder) => (Vec::new(), to_bytes(&raw::FolderHello::from(folder))),
             Self::Unshare(folder) => (to_bytes(&folder.0), Vec::new()),
+            Self::Trust(said) => {
+                let said: Vec<_> = said.iter().map(|s| (s.device.as_bytes(), s.stamp, s.is_lifted)).collect();
+                (Vec::new(), to_bytes(&said))
+            }
             Self::Records(records) => (Vec::new(), to_bytes(&raw::Records::from(records))),
             Self::Ack(ack) => (to_bytes(&(ack.folder.0, ack.received.0, ack.last.0, ack.tree)), Vec::new()),
             Self::WantRecipe(want) => (to_bytes(&raw::WantRecipe::from(want)), Vec::new()),
@@ -313,6 +322,19 @@ impl Message {
             kind::HELLO => Self::Hello(decoder.body::<raw::Hello>()?.check()?),
             kind::FOLDER => Self::Folder(decoder.body::<raw::FolderHello>()?.check()?),
             kind::UNSHARE => Self::Unshare(FolderId(decoder.header()?)),
+            kind::TRUST => {
+                let said: Vec<([u8; 32], u64, bool)> = decoder.body()?;
+                bounded(said.len(), limits::REVOCATIONS_MAX, "number of revocations")?;
+                if said.iter().any(|(_, stamp, _)| *stamp > limits::VERSION_COUNTER_MAX) {
+                    return Err(DecodeError::Impossible("stamp"));
+                }
+                let said = said.into_iter().map(|(device, stamp, is_lifted)| Revocation {
+                    device: DeviceId::from_public_key(device),
+                    stamp,
+                    is_lifted,
+                });
+                Self::Trust(said.collect())
+            }
             kind::RECORDS => Self::Records(decoder.body::<raw::Records>()?.check()?),
             kind::ACK => {
                 let (folder, received, last, tree) = decoder.header()?;
@@ -788,6 +810,7 @@ mod tests {
             Message::Hello(Hello { name: "laptop".into(), folders: vec![folder.clone()] }),
             Message::Folder(folder),
             Message::Unshare(FolderId([7; 16])),
+            Message::Trust(vec![Revocation { device: DeviceId::from_public_key([5; 32]), stamp: 3, is_lifted: true }]),
             records(vec![sent(b"hello")]),
             Message::Ack(Ack { folder: FolderId([1; 16]), received: Sequence(1), last: Sequence(2), tree: [3; 32] }),
             Message::WantRecipe(want.clone()),

@@ -41,6 +41,7 @@
 //! | 0x01 | Hello | both, first | who I am, and the folders that we share |
 //! | 0x02 | Folder | both | one folder was shared, or its members changed |
 //! | 0x03 | Unshare | both | a folder is no longer shared with you |
+//! | 0x04 | Trust | both | devices that were revoked, or are trusted again |
 //! | 0x10 | Records | both | what I hold at some paths, in the order of my sequences |
 //! | 0x11 | Ack | both | your records up to here are durable here; and where I stand |
 //! | 0x20 | WantRecipe | taker | name the pages of this content's recipe |

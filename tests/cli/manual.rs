@@ -57,7 +57,7 @@ fn keys_of_the_configuration() -> BTreeMap<String, BTreeSet<String>> {
 fn the_page_on_the_configuration_tells_of_each_key_and_of_no_other() {
     let text = page("kinfold-config.5");
     let keys = keys_of_the_configuration();
-    let tables = ["network", "history", "devices", "folders", "accepts"];
+    let tables = ["network", "history", "devices", "folders", "accepts", "revoked"];
     let sections = [
         ("Config", "KEYS OF THE DEVICE"),
         ("Network", "NETWORK"),
@@ -65,6 +65,7 @@ fn the_page_on_the_configuration_tells_of_each_key_and_of_no_other() {
         ("Device", "DEVICES"),
         ("Folder", "SYNCED FOLDERS"),
         ("Accept", "ACCEPTED FOLDERS"),
+        ("Revoked", "REVOKED DEVICES"),
     ];
     for (name, title) in sections {
         let section = text.split("\n.Sh ").find(|section| section.starts_with(&format!("{title}\n"))).unwrap();

@@ -21,6 +21,7 @@ mod past;
 mod people;
 mod proxy;
 mod puppet;
+mod revoked;
 mod rot;
 mod service;
 mod sharing;
