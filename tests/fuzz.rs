@@ -12,13 +12,18 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
+use zeroize::Zeroizing;
+
+use kinfold::engine::pairing::{Host, Joiner, Own, Secret};
 use kinfold::model::id::{AuthorId, ChunkId, DeviceId, DeviceTag, FolderId, Sequence};
 use kinfold::model::path::RelPath;
 use kinfold::model::recipe::{ChunkRef, PageRef, Recipe};
 use kinfold::model::record::{Body, FileBody, Record};
+use kinfold::model::rights::Right;
 use kinfold::model::version::VersionVector;
 use kinfold::net::frame;
 use kinfold::wire::message::{Ack, ChunkHeader, Message, Records, SentRecord};
+use kinfold::wire::pairing::{Introduction, PairingMessage, SharedFolder};
 
 fn seeds_dir(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target)
@@ -161,6 +166,24 @@ fn make_seeds(target: &str) -> Vec<Vec<u8>> {
         "device_id" => texts(&[&id, &id.to_uppercase(), &id[..20]]),
         "handshake" => (0..8).map(|which| [vec![which], vec![0x42; 1232]].concat()).collect(),
         "records" => vec![vec![1; 32], vec![0; 0], vec![0xff; 5000]],
+        "invite" => {
+            let link = format!("kinfold:pair/{id}/uws2ljnfuws2ljnfuws2ljnfuu/192.168.1.5-25464/fd00::5-25464");
+            texts(&["7-amber-falcon", "99 ZOO zoo", "1-abandon-abandonn", &link, &link.to_uppercase()])
+        }
+        "pairing" => {
+            let device = Own { device: DeviceId::from_public_key([9; 32]), private: Zeroizing::new([9; 32]) };
+            let secret = Secret::of_code("7-amber-falcon");
+            let (joiner, joins) = Joiner::start(device.clone(), &secret, &[2; 32]);
+            let (_, invites) = Host::start(device, |_| secret.clone(), &joins, &[1; 32]).unwrap();
+            drop(joiner);
+            let listen = vec!["0.0.0.0:25463".parse().unwrap(), "[::]:1".parse().unwrap()];
+            let shared = SharedFolder { id: FolderId([7; 16]), name: "Photos".to_owned(), right: Right::Owner };
+            let introduction = Introduction { name: "desk".to_owned(), listen, folder: Some(shared) };
+            let said = [PairingMessage::Introduction(introduction), PairingMessage::Answer(true)];
+            let inside = said.iter().map(|said| [&[2][..], &said.encode()].concat());
+            let handshake = [[&[0][..], &joins].concat(), [&[1][..], &invites].concat()];
+            handshake.into_iter().chain(inside).collect()
+        }
         other => panic!("{other} has no seeds"),
     }
 }
@@ -172,7 +195,7 @@ fn each_target_stands_what_is_thrown_at_it() {
     let mut failures = Vec::new();
     for (name, target) in targets::TARGETS {
         // What is costly by itself, for it does a handshake or writes a file, is played less.
-        let is_costly = matches!(*name, "handshake" | "records" | "ignore" | "folder");
+        let is_costly = matches!(*name, "handshake" | "records" | "ignore" | "folder" | "pairing");
         let rounds = rounds.unwrap_or(if is_costly { 1_000 } else { 10_000 });
         let files = fs::read_dir(seeds_dir(name)).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
         let seeds: Vec<Vec<u8>> = files.collect();

@@ -17,11 +17,13 @@ use kinfold::engine::chunk::VerifiedChunk;
 use kinfold::engine::effect::{CommitOutcome, ScanEnd, ScanItem};
 use kinfold::engine::folder::{Folder, Input, Now, Output, Params};
 use kinfold::engine::memory_index::MemoryIndex;
+use kinfold::engine::pairing::{self as pair, Host, Joiner, Own, Secret, SecretKind};
 use kinfold::engine::session::gate::{Gate, PairKeys, TAG_LEN};
 use kinfold::engine::session::handshake::{Initiator, Local, Responder, Versions};
 use kinfold::engine::session::record;
 use kinfold::engine::session::suite::Suite;
 use kinfold::keys::fingerprint::fingerprint_words;
+use kinfold::keys::invite::Invite;
 use kinfold::model::id::{DeviceId, FolderId, Incarnation, Sequence};
 use kinfold::model::limits;
 use kinfold::model::path::RelPath;
@@ -29,6 +31,7 @@ use kinfold::model::rights::{Members, Right};
 use kinfold::net::crypto::SystemPrimitives;
 use kinfold::net::frame::FrameDecoder;
 use kinfold::wire::message::{ChunkHeader, FolderHello, Message};
+use kinfold::wire::pairing::PairingMessage;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
@@ -46,6 +49,8 @@ pub const TARGETS: &[Target] = &[
     ("handshake", handshake),
     ("records", records),
     ("folder", folder),
+    ("invite", invite),
+    ("pairing", pairing),
 ];
 
 /// Takes the first byte, or zero.
@@ -309,4 +314,56 @@ pub fn folder(mut data: &[u8]) {
     // Nothing was ever done to the disk, so nothing but directories' and deletions' records can be held.
     assert_eq!(held.files, 0);
     folder.status().unwrap();
+}
+
+/// Codes and links, as people type and paste them.
+pub fn invite(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok(invite) = text.parse::<Invite>() else { return };
+    let written = match &invite {
+        Invite::Code(code) => code.to_string(),
+        Invite::Link(link) => link.to_string(),
+    };
+    assert_eq!(written.parse(), Ok(invite));
+}
+
+/// Each message of a pairing from somebody who does not know the code, and what is said by somebody who does.
+pub fn pairing(data: &[u8]) {
+    let (which, data) = first(data);
+    let own = |n| {
+        let local = Device::new(n).local;
+        Own { device: local.device, private: local.private }
+    };
+    let secret = |_| Secret::of_code("7-amber-falcon");
+    let start = |first: &_| Host::start(own(1), secret, first, &[1; 32]);
+    match which & 3 {
+        0 => {
+            let message = padded::<{ pair::FIRST_LEN }>(data);
+            if let Ok((host, _)) = start(&message) {
+                let third = padded::<{ pair::THIRD_LEN }>(data.get(pair::FIRST_LEN..).unwrap_or_default());
+                assert!(host.handle_third(&third, &SystemPrimitives).is_err(), "a code was guessed");
+            }
+        }
+        1 => {
+            let (joiner, _) = Joiner::start(own(2), &secret(SecretKind::Code), &[2; 32]);
+            let second = padded::<{ pair::SECOND_LEN }>(data);
+            if let Ok((joiner, _)) = joiner.handle_second(&second, &SystemPrimitives) {
+                let fourth = padded::<{ pair::FOURTH_LEN }>(data.get(pair::SECOND_LEN..).unwrap_or_default());
+                assert!(joiner.handle_fourth(&fourth).is_err(), "a code was guessed");
+            }
+        }
+        _ => {
+            if let Ok(message) = PairingMessage::decode(data) {
+                assert_eq!(PairingMessage::decode(&message.encode()), Ok(message));
+            }
+        }
+    }
+}
+
+/// Takes so many bytes, the missing ones as zeros.
+fn padded<const LEN: usize>(data: &[u8]) -> [u8; LEN] {
+    let mut bytes = [0; LEN];
+    let len = data.len().min(LEN);
+    bytes[..len].copy_from_slice(&data[..len]);
+    bytes
 }

@@ -35,6 +35,7 @@ use crate::model::rights::Right;
 use crate::net::connection::{Connection, ConnectionError, FrameReader, Link};
 use crate::net::endpoint::Endpoint;
 use crate::net::policy::Policy;
+use crate::net::renewal;
 use crate::wire::message::{FolderHello, Goodbye, Hello, Message};
 
 /// A folder of the configuration: running, resting, or not able to.
@@ -391,7 +392,7 @@ impl Hub {
         let link = connection.link().clone();
         let number = self.sessions_begun.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, queue) = peer::queue(number, connection.cutter());
-        let (reader, mut writer) = connection.split();
+        let (reader, mut writer) = connection.split_renewing(self.endpoint.clone(), renewal::monotonic());
         let own = self.identity.device_id();
         let dialer_of = |link: &Link| if link.outgoing { own } else { link.peer };
         let replaced = {
@@ -556,6 +557,8 @@ impl Hub {
             let frame = reader.read()?;
             let message = Message::decode(frame.kind, &frame.header, &frame.body).map_err(SessionError::Decode)?;
             let Some(message) = message else {
+                // It may be a word of the tunnel itself, and the answer to it waits to be sent.
+                sender.send(Outgoing::Nothing);
                 continue;
             };
             match message {

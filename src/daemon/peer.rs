@@ -36,6 +36,8 @@ pub enum Outgoing {
         /// Where it is counted.
         traffic: Arc<Traffic>,
     },
+    /// Nothing of ours: but the tunnel may have something to say.
+    Nothing,
     /// Say goodbye, and close.
     Close(Goodbye),
 }
@@ -95,6 +97,7 @@ pub fn write(mut writer: FrameWriter, queue: &PeerQueue) -> Result<(), Connectio
         };
         match next {
             Ok(Outgoing::Message(message)) => send(&mut writer, &message)?,
+            Ok(Outgoing::Nothing) => {}
             Ok(Outgoing::Serve { request, items, place, traffic }) => {
                 for (item, path, stat, runs) in items {
                     serve(&mut writer, &place, &traffic, request, item, &path, &stat, &runs)?;

@@ -22,10 +22,13 @@ use crate::engine::session::handshake::Established;
 use crate::engine::session::record::{
     self, Opener, RECORD_HEADER_LEN, RECORD_LEN_MAX, RecordError, Sealer, sealed_len,
 };
+use crate::engine::session::renewal::{KIND_MIN, RenewalError, ToSend};
 use crate::engine::session::suite::Suite;
 use crate::model::id::DeviceId;
 use crate::model::limits::{KEEP_ALIVE, NOISE_PAYLOAD_MAX, PEER_TIMEOUT};
+use crate::net::endpoint::Endpoint;
 use crate::net::frame::{self, Frame, FrameDecoder, FrameError};
+use crate::net::renewal::{Clock, Renewing};
 
 /// Records in one write to the socket.
 const BATCH_RECORDS: usize = 16;
@@ -57,6 +60,9 @@ pub enum ConnectionError {
     /// This device could not seal what it had to send.
     #[error("nothing can be sent")]
     Local(#[source] RecordError),
+    /// The keys could not be renewed. Redial with backoff.
+    #[error("the keys of the session could not be renewed")]
+    Renewal(#[from] RenewalError),
     /// The connection failed before.
     #[error("the connection failed before")]
     Failed,
@@ -131,7 +137,22 @@ impl Connection {
     }
 
     /// Parts the connection into its two directions.
+    ///
+    /// Its keys last for as long as they may ([`KEYS_LAST`](crate::engine::session::renewal::KEYS_LAST)); see
+    /// [`Connection::split_renewing`].
     pub fn split(self) -> (FrameReader, FrameWriter) {
+        self.split_with(None)
+    }
+
+    /// Parts the connection into its two directions, whose keys are renewed. What is to be said for that is sent when the
+    /// writer is flushed or sends something else; who reads a frame of a kind that no message has sees to it soon.
+    pub fn split_renewing(self, endpoint: Arc<Endpoint>, clock: Clock) -> (FrameReader, FrameWriter) {
+        let renewing = Renewing::new(endpoint, &self.link, clock);
+        self.split_with(Some(Arc::new(renewing)))
+    }
+
+    fn split_with(self, renewing: Option<Arc<Renewing>>) -> (FrameReader, FrameWriter) {
+        let since = renewing.as_ref().map_or(Duration::ZERO, |renewing| renewing.now());
         let reader = FrameReader {
             stream: Arc::clone(&self.stream),
             opener: self.opener,
@@ -141,6 +162,8 @@ impl Connection {
             plain_start: 0,
             plain_end: 0,
             failed: false,
+            renewing: renewing.clone(),
+            since,
         };
         let writer = FrameWriter {
             stream: self.stream,
@@ -150,6 +173,8 @@ impl Connection {
             body_missing: 0,
             sealed: vec![0; sealed_len(BATCH_LEN)],
             failed: false,
+            renewing,
+            since,
         };
         (reader, writer)
     }
@@ -178,6 +203,9 @@ pub struct FrameReader {
     plain_start: usize,
     plain_end: usize,
     failed: bool,
+    renewing: Option<Arc<Renewing>>,
+    /// When the keys of this direction were agreed on.
+    since: Duration,
 }
 
 impl FrameReader {
@@ -220,12 +248,34 @@ impl FrameReader {
             let decoded = self.decoder.decode(&mut rest);
             self.plain_start = self.plain_end - rest.len();
             if let Some(frame) = decoded.map_err(ConnectionError::Misbehaved)? {
+                if frame.kind >= KIND_MIN {
+                    self.renew(&frame)?;
+                }
                 return Ok(frame);
             }
             let message = self.inbox.next_record(&self.stream)?;
+            if let Some(renewing) = &self.renewing {
+                renewing.check_age(self.since)?;
+            }
             self.plain_end = self.opener.open(message, &mut self.plain).map_err(ConnectionError::Tampered)?;
             self.plain_start = 0;
         }
+    }
+}
+
+impl FrameReader {
+    /// Takes a word of the renewal, and changes keys where that is the last one.
+    fn renew(&mut self, frame: &Frame) -> Result<(), ConnectionError> {
+        let Some(renewing) = &self.renewing else { return Ok(()) };
+        let is_end_of_record = self.plain_start == self.plain_end;
+        if let Some(keys) = renewing.hear(frame.kind, &frame.body)? {
+            if !is_end_of_record {
+                return Err(RenewalError::OutOfOrder.into());
+            }
+            self.opener.renew(keys);
+            self.since = renewing.now();
+        }
+        Ok(())
     }
 }
 
@@ -301,6 +351,9 @@ pub struct FrameWriter {
     body_missing: usize,
     sealed: Vec<u8>,
     failed: bool,
+    renewing: Option<Arc<Renewing>>,
+    /// When the keys of this direction were agreed on.
+    since: Duration,
 }
 
 impl FrameWriter {
@@ -321,6 +374,7 @@ impl FrameWriter {
     /// [`FRAME_LEN_MAX`](crate::model::limits::FRAME_LEN_MAX) or its header than 65535 bytes.
     pub fn begin_frame(&mut self, kind: u8, header: &[u8], body_len: usize) -> Result<(), ConnectionError> {
         assert_eq!(self.body_missing, 0, "the frame before lacks a part of its body");
+        self.renew()?;
         self.write(&frame::prefix(kind, header.len(), body_len))?;
         self.write(header)?;
         self.body_missing = body_len;
@@ -354,7 +408,37 @@ impl FrameWriter {
 
     /// Sends all that has gathered.
     pub fn flush(&mut self) -> Result<(), ConnectionError> {
+        if self.body_missing == 0 {
+            self.renew()?;
+        }
+        self.flush_batch()
+    }
+
+    fn flush_batch(&mut self) -> Result<(), ConnectionError> {
         if self.filled > 0 { self.send_batch() } else { self.check() }
+    }
+
+    /// Says what is to be said for new keys, and changes them after the last word. Between frames alone.
+    fn renew(&mut self) -> Result<(), ConnectionError> {
+        self.check()?;
+        let Some(renewing) = self.renewing.clone() else { return Ok(()) };
+        let result = self.say_renewal(&renewing);
+        self.note(result)
+    }
+
+    fn say_renewal(&mut self, renewing: &Renewing) -> Result<(), ConnectionError> {
+        renewing.check_age(self.since)?;
+        while let Some(ToSend { kind, body, then }) = renewing.next()? {
+            self.write(&frame::prefix(kind, 0, body.len()))?;
+            self.write(&body)?;
+            // The peer waits for it, and where keys change the record has to end.
+            self.flush_batch()?;
+            if let Some(keys) = then {
+                self.sealer.renew(keys);
+                self.since = renewing.now();
+            }
+        }
+        Ok(())
     }
 
     /// Sets how long a write may wait for the peer to take something; at first [`PEER_TIMEOUT`].

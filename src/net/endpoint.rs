@@ -121,6 +121,13 @@ impl Endpoint {
         Ok(Responder::start(&self.local, admission, self.primitives.as_ref())?)
     }
 
+    /// Answers a first message that came inside a session. Nobody else has seen it, so that it need not be remembered
+    /// beyond this life.
+    pub(crate) fn respond_inside(&self, first: &[u8]) -> Result<(Responder, Vec<u8>), Unanswered> {
+        let admission = self.door().gate.admit(first)?;
+        Ok(Responder::start(&self.local, admission, self.primitives.as_ref())?)
+    }
+
     /// Every change behind the lock is a single step, so a panic elsewhere leaves nothing half done.
     fn door(&self) -> MutexGuard<'_, Door> {
         self.door.lock().unwrap_or_else(PoisonError::into_inner)

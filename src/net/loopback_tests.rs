@@ -56,11 +56,17 @@ fn connection(arrival: Option<Arrival>) -> Connection {
 
 /// Connects device 1 to device 2.
 async fn connected(suite: Suite) -> (Connection, Connection) {
+    let ((a, _), (b, _)) = connected_with(suite).await;
+    (a, b)
+}
+
+/// The same, with what each is to others.
+pub(crate) async fn connected_with(suite: Suite) -> ((Connection, Arc<Endpoint>), (Connection, Arc<Endpoint>)) {
     let a = endpoint(Device::new(1), &[&Device::new(2)]);
     let b = endpoint(Device::new(2), &[&Device::new(1)]);
     let (addr, mut arrivals) = listen(&b, AMPLE).await;
     let dialed = dial(&a, b.device_id(), addr, suite, AMPLE).await.unwrap();
-    (dialed, connection(arrivals.recv().await))
+    ((dialed, a), (connection(arrivals.recv().await), b))
 }
 
 #[tokio::test]

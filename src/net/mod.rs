@@ -11,6 +11,7 @@ pub mod interfaces;
 pub mod listen;
 pub mod pairing;
 pub mod policy;
+pub mod renewal;
 
 #[cfg(test)]
 mod handshake_tests;

@@ -86,6 +86,14 @@
 //! [`pairing::PairingMessage`]: both introduce themselves, the inviting side first; both say whether their person agrees;
 //! where both do, each writes it down and says that it did.
 //!
+//! # The renewal of keys
+//!
+//! When the keys of a connection are 120 seconds old the dialing device begins a handshake as above inside the tunnel.
+//! Its three messages are the bodies of frames of the kinds 0xf0, 0xf1 and 0xf2, with empty headers; 0xf3, with an empty
+//! body, is the listener's word that it is over. After 0xf2 the dialer seals and the listener opens with the new keys,
+//! after 0xf3 the listener seals and the dialer opens with them; each of the two is the last frame of its record, and
+//! records count from zero again. Keys older than 180 seconds are refused. (`engine::session::renewal`.)
+//!
 //! What a peer says is checked here, where it becomes a model type: paths, versions, lengths and
 //! counts are within their bounds in every message that [`Message::decode`] returns.
 

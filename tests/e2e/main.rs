@@ -21,6 +21,7 @@ mod past;
 mod people;
 mod proxy;
 mod puppet;
+mod race;
 mod revoked;
 mod rot;
 mod service;

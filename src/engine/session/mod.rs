@@ -3,4 +3,5 @@
 pub mod gate;
 pub mod handshake;
 pub mod record;
+pub mod renewal;
 pub mod suite;

@@ -51,7 +51,7 @@ pub enum RecordError {
 }
 
 /// The keys of both directions. A lock, for a new key needs them alone; a record needs them shared.
-type Transport = Arc<RwLock<StatelessTransportState>>;
+pub type Transport = Arc<RwLock<StatelessTransportState>>;
 
 /// Parts the keys of a session into the half that sends and the half that receives.
 pub fn split(transport: StatelessTransportState) -> (Sealer, Opener) {
@@ -94,7 +94,12 @@ impl Sealer {
         Ok(written)
     }
 
-    /// Returns how many records were sealed.
+    /// Seals from now on with the keys of a new handshake.
+    pub fn renew(&mut self, transport: Transport) {
+        self.0.renew(transport);
+    }
+
+    /// Returns how many records were sealed, under the keys in force.
     pub fn records(&self) -> u64 {
         self.0.nonce
     }
@@ -116,7 +121,12 @@ impl Opener {
         )
     }
 
-    /// Returns how many records were opened.
+    /// Opens from now on with the keys of a new handshake.
+    pub fn renew(&mut self, transport: Transport) {
+        self.0.renew(transport);
+    }
+
+    /// Returns how many records were opened, under the keys in force.
     pub fn records(&self) -> u64 {
         self.0.nonce
     }
@@ -129,6 +139,11 @@ struct Half {
 }
 
 impl Half {
+    /// A half that failed stays failed: what was lost does not come back.
+    fn renew(&mut self, transport: Transport) {
+        (self.transport, self.nonce) = (transport, 0);
+    }
+
     /// Does one record: takes the next nonce, replaces the key where it is due, and runs `crypt`.
     ///
     /// The half is broken from before the step until after its success, so that no failure, a panic
