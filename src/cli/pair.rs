@@ -20,6 +20,7 @@ use crate::cli::exit::Exit;
 use crate::cli::folder;
 use crate::cli::init;
 use crate::cli::output;
+use crate::cli::service;
 use crate::cli::up;
 use crate::config::Accept;
 use crate::config::Config;
@@ -68,9 +69,13 @@ pub struct Args {
     #[arg(long, default_value = "owner", value_parser = right)]
     right: Right,
 
-    /// Agree without being asked
+    /// Agree without being asked; who joins with a code has said so by that
     #[arg(long)]
     yes: bool,
+
+    /// Do not have the system start kinfold from now on, where it does not run yet
+    #[arg(long)]
+    no_service: bool,
 
     /// Print JSON: first how to join, where this device invites, then what came of it; needs --yes
     #[arg(long, requires = "yes")]
@@ -84,7 +89,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, "--at is for the device that joins with a code")
             .with_hint("this one shows a code; give --at on the other"));
     }
-    if !args.yes && !io::stdin().is_terminal() {
+    if !args.yes && invite.is_none() && !io::stdin().is_terminal() {
         return Err(Failure::new(Exit::Usage, "nobody can be asked here whether to pair")
             .with_hint("add --yes where you trust whoever has the code"));
     }
@@ -98,7 +103,9 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     {
         return Err(Failure::new(Exit::Failed, format!("{} is not a directory", path.display())));
     }
-    let pairing = Pairing { context, args, own, config, made: None };
+    // Whoever gives a code knows whose it is; whoever shows one has yet to see who comes.
+    let asks = !args.yes && invite.is_none();
+    let pairing = Pairing { context, args, own, config, asks, made: None };
     match invite {
         None => pairing.host(&identity, path.as_deref()),
         Some(invite) => {
@@ -166,6 +173,8 @@ struct Pairing<'a> {
     args: &'a Args,
     own: DeviceId,
     config: Config,
+    /// Whether the person is asked when the other device is there.
+    asks: bool,
     /// A directory that was made for this, and goes again where nothing comes of it.
     made: Option<PathBuf>,
 }
@@ -275,7 +284,7 @@ impl Pairing<'_> {
             output::say(format_args!("\n`{}` is there: {}", output::escaped(&device.name), device.id))?;
             output::say(format_args!("Both devices show these words: {words}"))?;
         }
-        let agrees = self.args.yes || self.ask(&device, &folder)?;
+        let agrees = !self.asks || self.ask(&device, &folder)?;
         if !meeting.agree(agrees).map_err(failed)? {
             let who = if agrees { "the other device said no" } else { "you said no" };
             return Err(Failure::new(Exit::Failed, format!("{who}; nothing was changed")));
@@ -334,10 +343,7 @@ impl Pairing<'_> {
             Folder::Given(mine) => {
                 format!(", and share `{}` with it as {}", output::escaped(&mine.name), self.args.right.as_str())
             }
-            Folder::Taken { name, path } => {
-                format!(", and put its `{}` in {}", output::escaped(name), shown(path))
-            }
-            Folder::Shared { .. } | Folder::Offered { .. } | Folder::None => String::new(),
+            Folder::Taken { .. } | Folder::Shared { .. } | Folder::Offered { .. } | Folder::None => String::new(),
         };
         output::write(&format!("Trust `{name}`{what}? [y/N] "))?;
         let mut answer = String::new();
@@ -375,7 +381,11 @@ impl Pairing<'_> {
     }
 
     fn say_result(&self, device: &Device, folder: &Folder, words: &str) -> Result<(), Failure> {
-        let is_running = !matches!(self.context.client()?.status(), Err(ControlError::NoDaemon { .. }));
+        let was_running = !matches!(self.context.client()?.status(), Err(ControlError::NoDaemon { .. }));
+        // With a home of its own it is somebody's trial, or somebody else's to start.
+        let wants_service = !was_running && !self.args.no_service && self.context.home.is_none();
+        let begun = wants_service.then(service::install_for_user);
+        let is_running = was_running || matches!(begun, Some(Ok(_)));
         if self.args.json {
             return output::say_json_line(&Outcome::of(device, folder, words, is_running));
         }
@@ -398,10 +408,21 @@ impl Pairing<'_> {
             ),
             Folder::None => format!("`{name}` is trusted now"),
         })?;
-        if !is_running {
-            output::say("kinfold does not run yet: `kinfold up` runs it here, `kinfold service install` from now on")?;
+        match begun {
+            Some(Ok(lines)) => {
+                lines.iter().try_for_each(output::say)?;
+                output::say("`kinfold service uninstall` ends that; `kinfold status --watch` shows what it does")
+            }
+            Some(Err(failure)) => {
+                let why = output::printable(failure.message());
+                output::say(format_args!("kinfold does not run yet, and the system does not start it: {why}"))?;
+                output::say("`kinfold up` runs it here")
+            }
+            None if was_running => Ok(()),
+            None => output::say(
+                "kinfold does not run yet: `kinfold up` runs it here, `kinfold service install` from now on",
+            ),
         }
-        Ok(())
     }
 }
 

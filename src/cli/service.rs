@@ -186,6 +186,15 @@ fn ask(command: &mut Process, what: &str) -> Result<Said, Failure> {
 }
 
 fn install(home: Option<&Path>, args: &Install) -> Result<Exit, Failure> {
+    said(&installed(home, args)?)
+}
+
+/// Has the system start the daemon of this user, now and from now on. Returns what there is to say of it.
+pub fn install_for_user() -> Result<Vec<String>, Failure> {
+    installed(None, &Install { which: Which { system: None }, to: None })
+}
+
+fn installed(home: Option<&Path>, args: &Install) -> Result<Vec<String>, Failure> {
     let mut service = Service::of(&args.which)?;
     if service.manager == Manager::SystemdOfMachine && home.is_some() {
         return Err(Failure::new(Exit::Usage, "--home and --system do not go together")
@@ -198,7 +207,7 @@ fn install(home: Option<&Path>, args: &Install) -> Result<Exit, Failure> {
         let name = service.file.file_name().unwrap_or_default().to_owned();
         service.file = dir.join(name);
         service.write(&text)?;
-        return said(&[format!("wrote {}", Escaped(service.file.as_os_str().as_encoded_bytes()))]);
+        return Ok(vec![format!("wrote {}", Escaped(service.file.as_os_str().as_encoded_bytes()))]);
     }
     if service.manager != Manager::LaunchdOfUser {
         // Asked before anything is written, so that nothing is left half done where there is no systemd.
@@ -226,7 +235,7 @@ fn install(home: Option<&Path>, args: &Install) -> Result<Exit, Failure> {
     if service.manager == Manager::SystemdOfUser {
         lines.push("it ends when you log out; `loginctl enable-linger` keeps it running".to_owned());
     }
-    said(&lines)
+    Ok(lines)
 }
 
 fn journal(service: &Service) -> String {

@@ -7,6 +7,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::lab::{DATA, Device, Lab, wait_until};
 
@@ -105,7 +106,9 @@ fn ip(args: &[&str]) -> bool {
 
 impl Machines {
     pub fn new() -> Option<Self> {
-        let names = ["a", "b"].map(|end| format!("kf-{}-{end}", std::process::id()));
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let names = ["a", "b"].map(|end| format!("kf-{}-{number}-{end}", std::process::id()));
         let machines = Self { names, daemons: Vec::new() };
         let made = machines.names.iter().all(|name| ip(&["netns", "add", name]))
             && machines.cable("in", 1)

@@ -3,8 +3,10 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use kinfold::control::client::Client;
 use serde_json::Value;
 
 use crate::lab::{Device, Lab, wait_until};
@@ -165,25 +167,26 @@ fn wrong_codes_change_nothing_and_the_third_ends_it() {
 }
 
 #[test]
-fn both_people_are_asked_and_one_no_is_enough() {
+fn who_shows_the_code_is_asked_and_a_no_is_a_no() {
     let lab = Lab::new();
     let (a, b) = (lab.device("a"), lab.device("b"));
     let before = (config(&a), config(&b));
     let (at, code) = (|text: &str| word_after(text, "--at "), |text: &str| word_after(text, "kinfold pair "));
-    for (of_a, of_b) in [("y\r", "n\r"), ("\r", "y\r"), ("y\r", "yes\r")] {
+    for said in ["n\r", "\r", "yes\r"] {
         let mut host = OnTerminal::start(a.command(&["pair", a.root_text()]), 100, 60);
         wait_until("there is a code", || at(&host.text()).is_some() && host.text().contains("kinfold:pair/"));
         let args = (code(&host.text()).unwrap(), at(&host.text()).unwrap());
         let mut join = OnTerminal::start(b.command(&["pair", &args.0, b.root_text(), "--at", &args.1]), 100, 60);
-        wait_until("both are asked", || [&host, &join].iter().all(|it| it.text().contains("[y/N]")));
+        wait_until("it is asked", || host.text().contains("[y/N]"));
+        wait_until("the other sees who it is", || join.text().contains("these words"));
         assert!(host.text().contains("Trust `b`, and share `data` with it as owner?"), "{}", host.text());
-        assert!(join.text().contains("Trust `a`, and put its `data` in "), "{}", join.text());
+        // Who has given the code has said so by that.
+        assert!(!join.text().contains("[y/N]"), "{}", join.text());
         let words = |it: &OnTerminal| it.text().lines().find(|line| line.contains("these words")).map(str::to_owned);
         assert_eq!(words(&host), words(&join));
-        host.press(of_a);
-        join.press(of_b);
+        host.press(said);
         let ends = [&mut host, &mut join].map(|it| it.child.wait().unwrap().code());
-        let agreed = of_a == "y\r" && of_b == "yes\r";
+        let agreed = said == "yes\r";
         assert_eq!(ends, if agreed { [Some(0), Some(0)] } else { [Some(1), Some(1)] });
         assert_eq!((config(&a), config(&b)) == before, !agreed);
     }
@@ -256,4 +259,73 @@ fn a_code_alone_finds_the_other_machine() {
     // Nobody waits with this code any more.
     let late = on(&machines, 1, &b, &["pair", "--yes", &code, "--at", &at.to_string()]).output().unwrap();
     assert_eq!(late.status.code(), Some(1));
+}
+
+/// A person on one of two machines, with kinfold as a package installs it and a system that starts services.
+struct Person<'a> {
+    machines: &'a Machines,
+    n: usize,
+    home: std::path::PathBuf,
+}
+
+impl<'a> Person<'a> {
+    fn new(lab: &Lab, machines: &'a Machines, n: usize) -> Self {
+        let home = lab.path(&format!("home-{n}"));
+        for dir in ["bin", "run", "Photos"] {
+            fs::create_dir_all(home.join(dir)).unwrap();
+        }
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kinfold"), home.join("bin/kinfold")).unwrap();
+        // It starts what it is told to start, as systemd does.
+        let systemctl =
+            "#!/bin/sh\ncase \"$*\" in *restart*) kinfold serve > \"$HOME/log\" 2>&1 < /dev/null & ;; esac\n";
+        fs::write(home.join("bin/systemctl"), systemctl).unwrap();
+        fs::set_permissions(home.join("bin/systemctl"), PermissionsExt::from_mode(0o755)).unwrap();
+        Self { machines, n, home }
+    }
+
+    fn kinfold(&self, args: &[&str]) -> Command {
+        let path = format!("{}:{}", self.home.join("bin").display(), std::env::var("PATH").unwrap());
+        let mut command = self.machines.command(self.n, "kinfold");
+        command.args(args).current_dir(&self.home).env_clear().env("PATH", path).env("TZ", "UTC");
+        command.env("HOME", &self.home).env("XDG_RUNTIME_DIR", self.home.join("run"));
+        command
+    }
+
+    fn read(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.home.join(path)).ok()
+    }
+}
+
+impl Drop for Person<'_> {
+    fn drop(&mut self) {
+        if let Ok(client) = Client::new(&self.home.join("run/kinfold.sock")) {
+            client.shutdown().ok();
+        }
+    }
+}
+
+#[test]
+fn from_the_package_to_the_first_file_it_takes_a_person_five_actions() {
+    let Some(machines) = Machines::new() else { return };
+    let lab = Lab::new();
+    // The first two: it is installed on both.
+    let (a, b) = (Person::new(&lab, &machines, 0), Person::new(&lab, &machines, 1));
+    fs::write(a.home.join("Photos/beach"), "a photo").unwrap();
+    // The third and the fourth.
+    let mut host = OnTerminal::start(a.kinfold(&["pair", "Photos"]), 100, 60);
+    wait_until("there is a code", || word_after(&host.text(), "kinfold pair ").is_some());
+    let code = word_after(&host.text(), "kinfold pair ").unwrap();
+    let mut join = b.kinfold(&["pair", &code, "Photos"]).stdout(Stdio::piped()).spawn().unwrap();
+    wait_until("it is asked", || host.text().contains("[y/N]"));
+    // The fifth.
+    host.press("y\r");
+    assert!(join.wait().unwrap().success());
+    assert_eq!(host.child.wait().unwrap().code(), Some(0), "{}", host.text());
+    wait_until("the photo arrives", || b.read("Photos/beach").as_deref() == Some("a photo"));
+    fs::write(b.home.join("Photos/back"), "another").unwrap();
+    wait_until("and one comes back", || a.read("Photos/back").as_deref() == Some("another"));
+    let mut said = String::new();
+    join.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("kinfold.service runs") && said.contains("`kinfold service uninstall` ends that"), "{said}");
+    assert!(a.home.join(".config/systemd/user/kinfold.service").exists());
 }
