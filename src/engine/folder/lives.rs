@@ -65,7 +65,8 @@ impl Lives {
     /// Returns up to where we are who a peer knew that heard our changes up to `at` in a life; `None` where it is
     /// ourselves that it knew.
     fn parted_at(&self, life: Life, at: Sequence) -> Option<Sequence> {
-        let place = self.begun.iter().position(|begun| begun.life == life);
+        // Lives that are told apart by nothing are one: with the last of them it went on.
+        let place = self.begun.iter().rposition(|begun| begun.life == life);
         match place {
             // What it has heard is from the time before lives were counted, or from the current one.
             _ if life == Life::default() => None,
@@ -90,7 +91,8 @@ impl<I: Index> Folder<I> {
         let mut lives = Lives::parse(&self.index.lives()?);
         let forgotten = (lives.begun.len() + 1).saturating_sub(LIVES_MAX);
         lives.begun.drain(..forgotten);
-        let life = Life(self.random_u64().max(1));
+        // Whatever randomness is worth where a whole machine went back: two lives with a change between them differ.
+        let life = Life((self.random_u64() ^ self.opened_at.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1));
         lives.begun.push(Begun { life, after: self.opened_at, is_known: false });
         self.index.set_lives(&lives.to_bytes())?;
         self.is_changed = true;
@@ -186,6 +188,13 @@ mod tests {
         assert_eq!(parted_at(3, 1000), None);
         assert_eq!(parted_at(0, 55), None, "who does not know lives cannot tell");
         assert_eq!(parted_at(9, 1), Some(60), "a life that is not of here");
+    }
+
+    #[test]
+    fn lives_with_one_number_and_no_change_between_them_are_one() {
+        let lives = lives(&[(1, 0, true), (2, 50, true), (2, 50, true)]);
+        assert_eq!(lives.parted_at(Life(2), Sequence(70)), None);
+        assert_eq!(lives.parted_at(Life(1), Sequence(51)), Some(Sequence(50)));
     }
 
     #[test]
