@@ -20,7 +20,7 @@ fn the_demo_runs_to_its_end_and_leaves_nothing() {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}\n{stderr}");
     for part in
-        [".conflict-", "kinfold conflicts", "kinfold restore", "restored 1 file", "0 B were sent", "kinfold device add"]
+        [".conflict-", "kinfold conflicts", "kinfold restore", "restored 1 file", "0 B were sent", "kinfold pair"]
     {
         assert!(stdout.contains(part), "`{part}` is missing:\n{stdout}");
     }
