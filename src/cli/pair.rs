@@ -5,6 +5,7 @@ use std::io;
 use std::io::BufRead;
 use std::io::IsTerminal;
 use std::io::Read;
+use std::io::Write;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -49,8 +50,6 @@ use pairing::Window;
 
 /// Longest line that is read as a code or link, in bytes.
 const INVITE_LEN_MAX: u64 = 2048;
-/// The port of a window, where none is written.
-const WINDOW_PORT: u16 = 25464;
 
 /// Arguments of `kinfold pair`.
 #[derive(Debug, clap::Args)]
@@ -458,7 +457,8 @@ fn say_wrong_guess(left: u32) {
     // Told beside the output, which scripts read.
     if left > 0 {
         let tries = output::counted(u64::from(left), "try is", "tries are");
-        eprintln!("a wrong code was tried; {tries} left before this one counts no longer");
+        // Nobody reads it where that fails, and the window stays open all the same.
+        writeln!(io::stderr(), "a wrong code was tried; {tries} left before this one counts no longer").ok();
     }
 }
 
@@ -489,7 +489,7 @@ fn failed(error: PairError) -> Failure {
 
 fn window(text: &str) -> Result<SocketAddr, AddressError> {
     match text.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(ip) => Ok(SocketAddr::new(ip, WINDOW_PORT)),
+        Ok(ip) => Ok(SocketAddr::new(ip, pairing::PAIRING_PORT)),
         Err(_) => address::parse_device(text),
     }
 }

@@ -28,6 +28,7 @@ use crate::disk::ignore::Gitignores;
 use crate::engine::chunk::VerifiedChunk;
 use crate::engine::folder::Input;
 use crate::engine::session::gate::PairKeys;
+use crate::engine::session::renewal::KIND_MIN;
 use crate::keys::identity::Identity;
 use crate::model::id::{DeviceId, FolderId};
 use crate::model::revocation::Revocation;
@@ -557,8 +558,10 @@ impl Hub {
             let frame = reader.read()?;
             let message = Message::decode(frame.kind, &frame.header, &frame.body).map_err(SessionError::Decode)?;
             let Some(message) = message else {
-                // It may be a word of the tunnel itself, and the answer to it waits to be sent.
-                sender.send(Outgoing::Nothing);
+                // A word of the tunnel itself has an answer that waits to be sent; a later version's has none.
+                if frame.kind >= KIND_MIN {
+                    sender.send(Outgoing::Nothing);
+                }
                 continue;
             };
             match message {
