@@ -1,9 +1,11 @@
 //! `kinfold doctor`: checks all that a person can put in order, and says how.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -13,7 +15,9 @@ use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::config::Config;
+use crate::config::Device;
 use crate::config::Folder;
+use crate::config::NetworkMode;
 use crate::control::client::ControlError;
 use crate::control::types::SandboxStatus;
 use crate::control::types::Status;
@@ -95,6 +99,13 @@ fn look(context: &Context) -> Result<Vec<Check>, Failure> {
     checks.extend(status.as_ref().map(|status| check_sandbox(&status.sandbox)));
     checks.push(check_watches(status.as_ref()));
     checks.push(check_clock());
+    if let Ok(config) = context.config() {
+        checks.extend(check_firewall(&config));
+        checks.push(check_discovery(&config, status.as_ref()));
+        checks.push(seen_by_strangers(&config));
+        checks.extend(config.devices.iter().map(|device| seen_by_peer(&config, device)));
+        checks.push(seen_by_thieves(&context.paths.state_dir));
+    }
     Ok(checks)
 }
 
@@ -148,6 +159,113 @@ fn check_port(address: SocketAddr, status: Option<&Status>) -> Check {
         }
         Err(error) => fail(what, error.to_string(), "choose an address of this machine under [network] listen"),
     }
+}
+
+/// A firewall that is known to be on, by what anybody may read of it.
+fn check_firewall(config: &Config) -> Option<Check> {
+    let ports: BTreeSet<u16> =
+        config.network.listen.iter().filter(|at| !at.ip().is_loopback()).map(SocketAddr::port).collect();
+    let open = |command: &dyn Fn(String) -> String| {
+        let tcp = ports.iter().map(|port| command(format!("{port}/tcp")));
+        tcp.chain(config.network.discovery.then(|| command("5353/udp".to_owned()))).collect::<Vec<_>>().join("; ")
+    };
+    let is_on =
+        fs::read_to_string("/etc/ufw/ufw.conf").is_ok_and(|text| text.lines().any(|line| line == "ENABLED=yes"));
+    let advice = if is_on {
+        open(&|port| format!("sudo ufw allow {port}"))
+    } else if Path::new("/run/firewalld").exists()
+        || Path::new("/sys/fs/cgroup/system.slice/firewalld.service").exists()
+    {
+        open(&|port| format!("sudo firewall-cmd --permanent --add-port={port}")) + "; sudo firewall-cmd --reload"
+    } else {
+        return None;
+    };
+    (!ports.is_empty())
+        .then(|| warn("firewall", "is on, and may keep other devices out", format!("where it does: {advice}")))
+}
+
+fn check_discovery(config: &Config, status: Option<&Status>) -> Check {
+    let what = "discovery";
+    if !config.network.discovery {
+        return ok(what, "is off: devices are dialed at addresses that are written down");
+    }
+    let Some(status) = status else { return ok(what, "is on") };
+    let by: Vec<_> = status.sockets.iter().filter_map(|socket| socket.strip_prefix("udp multicast ")).collect();
+    match by.is_empty() {
+        false => ok(what, format!("by {}", by.join(" and "))),
+        true if config.devices.is_empty() => ok(what, "rests: no device is trusted yet"),
+        true if config.network.listen.iter().all(|at| at.ip().is_loopback()) => {
+            ok(what, "rests: the daemon listens on this machine alone")
+        }
+        true => {
+            warn(what, "rests: there is no network by which this device may be found", "look at the log of the daemon")
+        }
+    }
+}
+
+/// What somebody on the network sees who is not trusted.
+fn seen_by_strangers(config: &Config) -> Check {
+    let ports: BTreeSet<_> = config.network.listen.iter().map(|at| at.port().to_string()).collect();
+    let ports = ports.into_iter().collect::<Vec<_>>().join(" and ");
+    let beacons = match config.network.discovery {
+        true => ", and beacons that do not tell which device it is",
+        false => "",
+    };
+    let whom = match config.network.mode {
+        NetworkMode::Lan => "in local networks",
+        NetworkMode::Any => "anywhere",
+    };
+    ok(format!("a stranger {whom}"), format!("sees that TCP port {ports} is open{beacons}; has no answer"))
+}
+
+/// What a device gets that is trusted, or whoever has it in his hands.
+fn seen_by_peer(config: &Config, device: &Device) -> Check {
+    let may = |folder: &Folder| {
+        let name = output::escaped(&folder.name);
+        folder.members.right_of(&device.id).map(|right| format!("{name} ({})", right.as_str()))
+    };
+    let folders: Vec<_> = config.folders.iter().filter_map(may).collect();
+    let what = format!("the device {}", output::escaped(&device.name));
+    match folders.is_empty() {
+        true => ok(what, "sees no folder of this device"),
+        false => ok(what, format!("has {}", folders.join(", "))),
+    }
+}
+
+/// What whoever takes the disk away has.
+fn seen_by_thieves(state_dir: &Path) -> Check {
+    let what = "a thief of the disk";
+    match is_encrypted(state_dir) {
+        Some(true) => ok(what, "has nothing without the passphrase of the disk, which is encrypted"),
+        Some(false) => warn(
+            what,
+            "reads the files, their history and the identity: the disk does not look encrypted",
+            "encrypt the disk, or know how to have this device revoked: kinfold device revoke, on another one",
+        ),
+        None => ok(
+            what,
+            "reads the files, their history and the identity, unless the disk is encrypted, which cannot be told",
+        ),
+    }
+}
+
+/// Returns whether the disk under a path is one that Linux decrypts (dm-crypt), or `None` where it is no disk.
+fn is_encrypted(path: &Path) -> Option<bool> {
+    let number = fs::metadata(path).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    let block = Path::new("/sys/dev/block").join(format!("{major}:{minor}"));
+    block.exists().then(|| is_decrypted(&block, LAYERS_MAX))
+}
+
+/// Most layers of block devices that are looked through.
+const LAYERS_MAX: u32 = 8;
+
+/// Whether a block device, or all of those that it stands on, are decrypted ones.
+fn is_decrypted(block: &Path, layers: u32) -> bool {
+    let is_crypt = fs::read_to_string(block.join("dm/uuid")).is_ok_and(|uuid| uuid.starts_with("CRYPT-"));
+    let below = fs::read_dir(block.join("slaves")).into_iter().flatten().flatten();
+    let mut below = below.map(|entry| entry.path()).peekable();
+    is_crypt || layers > 0 && below.peek().is_some() && below.all(|block| is_decrypted(&block, layers - 1))
 }
 
 fn check_folder(folder: &Folder) -> Check {

@@ -619,6 +619,9 @@ name = {name}
 # Addresses to listen on, in numbers; the port is 25463 where none is given.
 {listen}
 
+# Trusted devices find each other on the network, by beacons that tell nobody else which device it is.
+# discovery = true
+
 # "lan" talks to addresses of local networks alone, "any" to all. Networks that count as local too,
 # such as that of a VPN:
 # allow = ["100.64.0.0/10"]

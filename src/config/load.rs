@@ -152,7 +152,8 @@ impl Reader<'_> {
         let allow = self
             .each(&raw.allow, |text| Subnet::parse(text.get_ref()).map_err(|error| self.fault(text.span(), error)))?;
         let interfaces = self.each(&raw.interfaces, |name| self.interface(name))?;
-        Ok(Network { listen, mode, allow, interfaces })
+        let discovery = raw.discovery.unwrap_or(true);
+        Ok(Network { listen, mode, allow, interfaces, discovery })
     }
 
     fn interface(&self, raw: &Spanned<String>) -> Result<String, Fault> {
@@ -456,6 +457,7 @@ mod tests {
             mode = "any"
             allow = ["100.64.0.0/10"]
             interfaces = ["wg0", "eth0.7"]
+            discovery = false
             [history]
             days = 7
             size = 1000
@@ -492,6 +494,7 @@ mod tests {
         assert_eq!(config.network.listen, ["10.77.1.1:25463".parse().unwrap(), "[fd00::1]:0".parse().unwrap()]);
         assert_eq!(config.sandbox, SandboxMode::Required);
         assert_eq!(config.network.interfaces, ["wg0", "eth0.7"]);
+        assert!(!config.network.discovery);
         let [data, more] = &config.folders[..] else { panic!("two folders") };
         assert_eq!(data.history, History { days: 0, size: HistorySize::Percent(5) });
         assert_eq!(more.history, History { days: 7, size: HistorySize::Bytes(1000) });

@@ -64,6 +64,8 @@ pub struct Network {
     pub allow: Vec<Subnet>,
     /// Network interfaces that every socket is bound to; none binds to no one.
     pub interfaces: Vec<String>,
+    /// Whether trusted devices are looked for on the network, and this one lets them find it.
+    pub discovery: bool,
 }
 
 /// Which addresses are talked to at all.

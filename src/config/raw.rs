@@ -47,6 +47,8 @@ pub struct RawNetwork {
     /// Network interfaces that alone are used.
     #[serde(default)]
     pub interfaces: Vec<Spanned<String>>,
+    /// Whether devices find each other.
+    pub discovery: Option<bool>,
 }
 
 /// `[history]`.

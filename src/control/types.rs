@@ -83,6 +83,9 @@ pub struct PolicyStatus {
     /// Those of them that are away.
     #[serde(default)]
     pub interfaces_away: Vec<String>,
+    /// Whether trusted devices are looked for on the network.
+    #[serde(default)]
+    pub discovery: bool,
 }
 
 /// A trusted device.

@@ -264,7 +264,7 @@ impl Daemon {
         let status = |device: &crate::config::Device| {
             let session = state.sessions.get(&device.id);
             let trouble = state.troubles.get(&device.id);
-            let no_address = session.is_none() && device.addresses.is_empty();
+            let no_address = session.is_none() && self.hub.found.ways(&device.id, &device.addresses).is_empty();
             PeerStatus {
                 name: device.name.clone(),
                 id: device.id,
@@ -277,7 +277,10 @@ impl Daemon {
                 last_error: trouble.map(|t| t.what.clone()),
                 hint: match trouble {
                     Some(trouble) => trouble.hint.clone(),
-                    None if no_address => Some("no address is known here: it has to connect to this device".to_owned()),
+                    None if no_address => Some(
+                        "it was not seen on the network, and no address is known here: it has to connect to this device"
+                            .to_owned(),
+                    ),
                     None => None,
                 },
             }
@@ -331,6 +334,8 @@ impl Daemon {
             let arrow = if session.link.outgoing { "->" } else { "<-" };
             format!("tcp {} {arrow} {}", session.link.local_addr, session.link.remote_addr)
         }));
+        let by = self.hub.found.interfaces();
+        lines.extend(by.iter().map(|interface| format!("udp multicast {interface}:5353, beacons")));
         lines.push(format!("unix listen {}", RawPath::from(self.hub.paths.socket.as_path())));
         lines
     }
@@ -427,6 +432,7 @@ impl Api for Daemon {
                 allow,
                 interfaces: network.interfaces.clone(),
                 interfaces_away: listening.away,
+                discovery: network.discovery,
             };
             (own, policy)
         };

@@ -17,6 +17,7 @@ use crate::config::paths::Paths;
 use crate::config::size::HistorySize;
 use crate::config::{self, Config, Network, NetworkMode};
 use crate::daemon::Ended;
+use crate::daemon::discovery::Found;
 use crate::daemon::events::{Events, What};
 use crate::daemon::folder::{Command, FolderHandle, FromPeer, Settings};
 use crate::daemon::peer::{self, Outgoing, PeerSender};
@@ -126,6 +127,8 @@ pub struct Hub {
     pub sandbox: Sandbox,
     /// When devices were last connected.
     pub sightings: Sightings,
+    /// Where devices were found.
+    pub found: Found,
     /// What happened of late.
     pub events: Arc<Events>,
     /// Where it listens and by which interfaces, as the configuration said at the start.
@@ -171,6 +174,7 @@ impl Hub {
             changes: watch::Sender::new(0),
             sandbox,
             sightings,
+            found: Found::default(),
             events: Arc::default(),
             network,
             listening: Mutex::default(),
@@ -189,7 +193,7 @@ impl Hub {
         self.changes.subscribe()
     }
 
-    fn say_changed(&self) {
+    pub(super) fn say_changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -401,6 +405,8 @@ impl Hub {
             let is_welcome = !state.is_stopping && state.config.device(&link.peer).is_some();
             let is_better = state.sessions.get(&link.peer).is_none_or(|old| dialer_of(&link) <= dialer_of(&old.link));
             if !is_welcome || !is_better {
+                // The peer may know already that the one which is there leads nowhere any more.
+                state.sessions.get(&link.peer).inspect(|old| old.sender.probe());
                 drop(state);
                 let reason = if is_welcome { Goodbye::Replaced } else { Goodbye::Stopping };
                 let (header, body) = Message::Goodbye(reason).encode();
@@ -566,7 +572,7 @@ impl Hub {
             };
             match message {
                 Message::Ping => sender.send(Outgoing::Message(Message::Pong)),
-                Message::Pong => {}
+                Message::Pong => sender.is_there(),
                 Message::Goodbye(reason) => return Ok(reason),
                 Message::Hello(hello) => {
                     for folder in hello.folders {
@@ -794,14 +800,6 @@ impl Hub {
     }
 
     // ---------------------------------------------------------------------------------- dialing
-
-    /// Returns the devices that should be dialed now, and where.
-    pub fn to_dial(&self) -> BTreeMap<DeviceId, Vec<SocketAddr>> {
-        let state = self.lock();
-        let wanted =
-            state.config.devices.iter().filter(|d| !d.addresses.is_empty() && !state.sessions.contains_key(&d.id));
-        wanted.map(|device| (device.id, device.addresses.clone())).collect()
-    }
 
     /// Returns whether the peer is known to have AES instructions.
     pub fn peer_has_aes(&self, device: &DeviceId) -> Option<bool> {

@@ -11,6 +11,7 @@ pub mod control;
 
 mod api;
 mod attention;
+mod discovery;
 mod epoch;
 mod events;
 mod folder;
@@ -48,6 +49,7 @@ use crate::config::file::create_private_dir;
 use crate::config::paths::Paths;
 use crate::config::{Config, Network};
 use crate::control::log::LogRing;
+use crate::daemon::discovery::keep_discovering;
 use crate::daemon::hub::{Hub, Listening, Trouble};
 use crate::daemon::keeper::Line;
 use crate::daemon::pool::Pool;
@@ -70,6 +72,8 @@ const DIAL_PAUSE_MIN: Duration = Duration::from_millis(250);
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 /// How long one whose keeper was killed is waited for: it is dead, but the disk may hold it.
 const DYING_PATIENCE: Duration = Duration::from_secs(30);
+/// How long taking back what the network was told may take at the end.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(3);
 /// Pause between two looks at which network interfaces there are.
 const INTERFACE_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between two looks at where the folders lie.
@@ -199,6 +203,10 @@ async fn run(
     let listening = tokio::spawn(keep_listening(hub.clone(), network, listener, arrivals));
     let dialing = tokio::spawn(keep_dialing(hub.clone(), stopped.clone()));
     let looking = tokio::spawn(keep_looking(hub.clone()));
+    let discovering = {
+        let (hub, stopped) = (hub.clone(), stopped.clone());
+        tokio::task::spawn_blocking(move || keep_discovering(&hub, &stopped))
+    };
     let mut until_stopped = stopped;
     loop {
         tokio::select! {
@@ -235,6 +243,8 @@ async fn run(
             _ = terminate.recv() => at_once(),
         }
     };
+    // The beacon is taken back, so that nobody looks for us where we are not.
+    tokio::time::timeout(GOODBYE_PATIENCE, discovering).await.ok();
     // Clients that wait for an answer get a moment; the rest goes with the runtime.
     tokio::time::timeout(Duration::from_secs(1), control).await.ok();
     Ok(ended)
@@ -312,8 +322,9 @@ async fn keep_listening(
     }
 }
 
-/// Looks now and then whether the folders still lie in the directories that this process may reach: a disk
-/// that is mounted late is another directory than the one that was there.
+/// Looks now and then whether this machine still has the addresses that it is connected from, and whether the folders
+/// still lie in the directories that this process may reach: a disk that is mounted late is another directory than the
+/// one that was there.
 async fn keep_looking(hub: Arc<Hub>) {
     let mut noted = Instant::now();
     loop {
@@ -325,6 +336,7 @@ async fn keep_looking(hub: Arc<Hub>) {
         let hub = hub.clone();
         let look = move || {
             hub.check_places();
+            hub.cut_strayed();
             if is_due {
                 hub.keep_sightings();
             }

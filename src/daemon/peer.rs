@@ -21,6 +21,9 @@ const WAITING_MAX: usize = 16_384;
 /// Longest time that a peer may take to take something.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a peer that may be elsewhere by now has to take a question.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What is to be sent to a peer.
 pub enum Outgoing {
     /// A message.
@@ -75,6 +78,17 @@ impl PeerSender {
             // Nobody takes it once the session is over.
             self.queue.send(what).ok();
         }
+    }
+
+    /// Asks whether the peer is still there, and ends the session soon where nothing can reach it.
+    pub fn probe(&self) {
+        self.cutter.set_patience(Some(PROBE_PATIENCE));
+        self.send(Outgoing::Message(Message::Ping));
+    }
+
+    /// The peer has answered.
+    pub fn is_there(&self) {
+        self.cutter.set_patience(None);
     }
 
     /// Cuts the session.

@@ -56,7 +56,7 @@ enum Finding {
     Verified(Vec<VerifyOutcome>),
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).expect("the system's source of randomness does not fail once it is seeded");
     bytes

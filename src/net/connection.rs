@@ -190,6 +190,13 @@ impl Cutter {
         // The only failure is a connection that is cut already.
         drop(self.0.shutdown(Shutdown::Both));
     }
+
+    /// Has the system end the connection where what is sent finds nobody for so long (`TCP_USER_TIMEOUT`, RFC 5482), or
+    /// no more than usual.
+    pub fn set_patience(&self, patience: Option<Duration>) {
+        // A system without it takes longer.
+        drop(SockRef::from(&*self.0).set_tcp_user_timeout(patience));
+    }
 }
 
 /// The receiving direction.

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::engine::session::beacon;
 use crate::engine::session::gate::{Gate, PairKeys, Silence, Tag, TrustListFull};
 use crate::engine::session::handshake::{HandshakeError, Initiator, Local, Primitives, Responder};
 use crate::engine::session::suite::Suite;
@@ -101,6 +102,22 @@ impl Endpoint {
     /// Returns whether this device may talk to an address.
     pub fn permits(&self, address: IpAddr) -> bool {
         self.door().policy.permits(address)
+    }
+
+    /// Makes the tags of a beacon of this name; see [`beacon::tags`].
+    pub fn beacon(
+        &self,
+        name: &beacon::Name,
+        period: i64,
+        filler: &[[u8; beacon::TAG_LEN]; beacon::TAGS_MAX],
+    ) -> Vec<u8> {
+        let mut filler = filler.iter().copied();
+        beacon::tags(&self.door().gate, name, period, || filler.next().unwrap_or_default())
+    }
+
+    /// Returns which of the trusted devices shows a beacon, if one does.
+    pub fn shown_by(&self, name: &beacon::Name, tags: &[u8], period: i64) -> Option<DeviceId> {
+        beacon::shown_by(&self.door().gate, name, tags, period)
     }
 
     /// Begins a handshake, or returns `None` if the peer is not trusted.

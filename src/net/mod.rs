@@ -5,6 +5,7 @@ pub mod beacon;
 pub mod connection;
 pub mod crypto;
 pub mod dial;
+pub mod discovery;
 pub mod endpoint;
 pub mod frame;
 pub mod interfaces;

@@ -11,6 +11,7 @@ mod census;
 mod confined;
 mod demo;
 mod endurance;
+mod found;
 mod hostile;
 mod independent;
 mod lab;

@@ -96,11 +96,11 @@ fn nobody_is_asked_for_a_name_and_nothing_leaves_for_elsewhere() {
 
 /// Two machines with two cables between them: `in` and `ex`. They go with this.
 pub struct Machines {
-    names: [String; 2],
+    pub names: [String; 2],
     daemons: Vec<Child>,
 }
 
-fn ip(args: &[&str]) -> bool {
+pub fn ip(args: &[&str]) -> bool {
     Command::new("ip").args(args).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
 }
 

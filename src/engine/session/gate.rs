@@ -29,12 +29,13 @@ pub const TAG_LEN: usize = 16;
 /// The tag in front of a first message.
 pub type Tag = [u8; TAG_LEN];
 
-/// The keys that a pair of devices shares without ever having spoken, both derived from the
+/// The keys that a pair of devices shares without ever having spoken, all derived from the
 /// Diffie-Hellman of their long-term keys. Wiped on drop.
 #[derive(Clone)]
 pub struct PairKeys {
     gate: Zeroizing<[u8; 32]>,
     secret: Zeroizing<[u8; 32]>,
+    beacon: Zeroizing<[u8; 32]>,
 }
 
 impl PairKeys {
@@ -45,12 +46,18 @@ impl PairKeys {
         Self {
             gate: Zeroizing::new(blake3::derive_key("kinfold 1 gate key", shared)),
             secret: Zeroizing::new(blake3::derive_key("kinfold 1 pair secret", shared)),
+            beacon: Zeroizing::new(blake3::derive_key("kinfold 1 beacon key", shared)),
         }
     }
 
     /// Returns the secret that goes into the pre-shared key of the handshake.
     pub fn secret(&self) -> &[u8; 32] {
         &self.secret
+    }
+
+    /// Returns the key of the tags in beacons.
+    pub(super) fn beacon(&self) -> &[u8; 32] {
+        &self.beacon
     }
 
     /// Makes the tag with which `initiator` asks `responder` for an answer.
@@ -151,6 +158,16 @@ impl Gate {
     /// Removes a device. What it has sent stays remembered.
     pub fn distrust(&mut self, device: &DeviceId) {
         self.trusted.remove(device);
+    }
+
+    /// Returns whose gate it is.
+    pub(super) fn own(&self) -> DeviceId {
+        self.own
+    }
+
+    /// Returns the trusted devices, and the keys shared with each.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&DeviceId, &PairKeys)> {
+        self.trusted.iter().map(|(device, trusted)| (device, &trusted.keys))
     }
 
     /// Returns the keys shared with a trusted device.

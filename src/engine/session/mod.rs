@@ -1,5 +1,6 @@
 //! Sessions: the handshake, and what runs inside it.
 
+pub mod beacon;
 pub mod gate;
 pub mod handshake;
 pub mod record;
