@@ -366,6 +366,7 @@ impl Hub {
             history_bytes_max,
             brake: folder.brake.clone(),
             scrub: folder.scrub,
+            merge: folder.merge.under(folder.members.right_of(&self.identity.device_id())),
         }
     }
 

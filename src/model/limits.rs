@@ -116,7 +116,7 @@ pub const IGNORE_FILE_LEN_MAX: u64 = 1 << 20;
 /// Longest text that is merged, in bytes.
 pub const MERGE_LEN_MAX: usize = 1 << 20;
 /// Most lines of one; comparing two texts takes time with their product.
-pub const MERGE_LINES_MAX: usize = 20_000;
+pub const MERGE_LINES_MAX: usize = 10_000;
 /// Longest configuration file that is read, in bytes.
 pub const CONFIG_LEN_MAX: u64 = 4 << 20;
 /// Lines of the log kept in memory for `kinfold log`.

@@ -15,6 +15,7 @@ mod hostile;
 mod independent;
 mod lab;
 mod live;
+mod merge;
 mod network;
 mod pairing;
 mod past;
