@@ -14,10 +14,12 @@ use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::place;
+use crate::control::client::Client;
 use crate::control::types::Conflict;
 use crate::control::types::ConflictSide;
 use crate::control::types::Keep;
 use crate::control::types::KeepConflict;
+use crate::control::types::MergeConflict;
 use crate::control::types::RawPath;
 
 /// Arguments of `kinfold conflicts`.
@@ -47,6 +49,22 @@ enum Command {
         /// The file or its conflict copy
         path: PathBuf,
     },
+    /// Put both sides of a conflict into one, where they are texts and the edits do not overlap
+    ///
+    /// The merged text takes the plain name, and both sides go to the history. Where the edits overlap, or where it is
+    /// not known here what the file was before them, nothing is changed.
+    Merge {
+        /// The file or its conflict copy
+        path: PathBuf,
+
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Settle a conflict
     Keep {
         /// The file or its conflict copy
@@ -69,6 +87,8 @@ enum Side {
     Merged,
 }
 
+/// Conflicts of which it is tried whether they can be merged, to say so.
+const TRIED_MAX: usize = 20;
 /// Longest files that are compared.
 const DIFF_LEN_MAX: u64 = 4 << 20;
 /// Lines of a comparison that are shown.
@@ -81,6 +101,7 @@ pub fn run(context: &Context, args: Args) -> Result<Exit, Failure> {
     match args.command.unwrap_or(Command::List(args.list)) {
         Command::List(args) => list(context, args.json),
         Command::Show { path } => show(context, &place::meant(&path)?),
+        Command::Merge { path, dry_run, json } => merge(context, place::meant(&path)?, dry_run, json),
         Command::Keep { path, side } => {
             let keep = match side {
                 Side::Mine => Keep::Mine,
@@ -99,11 +120,13 @@ fn list(context: &Context, json: bool) -> Result<Exit, Failure> {
     if json {
         output::say_json(&conflicts)?;
     } else {
-        let row = |conflict: &Conflict| {
+        let client = context.client()?;
+        let row = |(at, conflict): (usize, &Conflict)| {
             let made = format!("{} on {}", output::local_time(conflict.time), output::escaped(&conflict.device));
-            vec![output::escaped(&conflict.folder), made, conflict.path.to_string()]
+            let merges = if at < TRIED_MAX && can_merge(&client, &conflict.path) { "can be merged" } else { "" };
+            vec![output::escaped(&conflict.folder), made, conflict.path.to_string(), merges.to_owned()]
         };
-        output::say_columns(&conflicts.iter().map(row).collect::<Vec<_>>())?;
+        output::say_columns(&conflicts.iter().enumerate().map(row).collect::<Vec<_>>())?;
     }
     Ok(if conflicts.is_empty() { Exit::Done } else { Exit::NeedsPerson })
 }
@@ -129,8 +152,32 @@ fn show(context: &Context, path: &RawPath) -> Result<Exit, Failure> {
         rows.push(side(&conflict.path, Some(&copy), what));
     }
     output::say_columns(&rows)?;
-    for conflict in found {
+    for conflict in &found {
         difference(&conflict.of, &conflict.path).iter().try_for_each(output::say)?;
+    }
+    let client = context.client()?;
+    for conflict in found.iter().take(TRIED_MAX).filter(|conflict| can_merge(&client, &conflict.path)) {
+        output::say("")?;
+        output::say(format_args!(
+            "{}: the edits do not overlap; `kinfold conflicts merge PATH` makes both",
+            conflict.path
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Whether both sides can be put into one. Where that cannot be told it cannot.
+fn can_merge(client: &Client, path: &RawPath) -> bool {
+    client.merge(&MergeConflict { path: path.clone(), dry_run: true }).is_ok()
+}
+
+fn merge(context: &Context, path: RawPath, dry_run: bool, json: bool) -> Result<Exit, Failure> {
+    let merged = context.client()?.merge(&MergeConflict { path, dry_run })?;
+    if json {
+        output::say_json(&merged)?;
+    } else {
+        let (verb, size) = (if dry_run { "would merge" } else { "merged" }, output::bytes(merged.size));
+        output::say(format_args!("{verb} {} into {}, {size}", merged.copy, merged.path))?;
     }
     Ok(Exit::Done)
 }

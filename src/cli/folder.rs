@@ -105,7 +105,7 @@ pub enum Command {
         #[arg(long)]
         reject: bool,
     },
-    /// Change a setting of a folder: rescan_minutes, gitignore, history_days, history_size, brake or scrub_days
+    /// Change a setting of a folder: rescan_minutes, gitignore, history_days, history_size, brake, scrub_days or merge
     Set {
         /// The folder
         folder: String,

@@ -31,6 +31,7 @@ use crate::config::file::Lock;
 use crate::config::load;
 use crate::config::load::NO_RIGHT;
 use crate::config::load::real_path;
+use crate::config::merge;
 use crate::config::paths::Paths;
 use crate::config::size::HistorySize;
 use crate::model::brake::Thresholds;
@@ -508,6 +509,7 @@ fn setting(key: &str, text: &str) -> Result<(&'static str, Item), EditError> {
             };
             Ok(("brake", value(&text)))
         }
+        "merge" => Ok(("merge", value(merge::parse(text)?.as_str()))),
         _ => Err(EditError::UnknownKey { key: key.to_owned() }),
     }
 }
@@ -604,6 +606,7 @@ fn template(name: &str, listen: &[SocketAddr]) -> String {
 #              history_days, history_size   as days and size below, for this folder alone
 #              brake = "off"          what others delete or rewrite is never held; or "200 files, 50%"
 #              scrub_days = 30       all files are read and checked within so many days; 0: never
+#              merge = "text"        texts edited apart are merged where the edits do not overlap; or "ask", "off"
 # [[accepts]]  folders that were accepted and whose offer has not arrived yet
 
 # What people call this device.
@@ -920,8 +923,9 @@ members = [
         assert_eq!(edit.config().folders[0].brake, None);
         assert!(edit.set("data", "brake", "7 files, 5%").unwrap());
         assert!(edit.set("data", "brake", "on").unwrap() && !edit.set("data", "brake", "on").unwrap());
+        assert!(edit.set("data", "merge", " text ").unwrap() && !edit.set("data", "merge", "text").unwrap());
         let bad = [("history_days", "many"), ("history_size", "x"), ("gitignore", "1"), ("rescan_minutes", "-1")];
-        for (key, text) in bad.into_iter().chain([("brake", "loose")]) {
+        for (key, text) in bad.into_iter().chain([("brake", "loose"), ("merge", "all")]) {
             assert!(edit.set("data", key, text).is_err(), "{key}={text}");
         }
         assert!(matches!(edit.set("data", "name", "x"), Err(EditError::UnknownKey { .. })));

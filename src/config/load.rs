@@ -30,6 +30,8 @@ use crate::config::error::ConfigError;
 use crate::config::error::Fault;
 use crate::config::error::check_label;
 use crate::config::file;
+use crate::config::merge;
+use crate::config::merge::Merge;
 use crate::config::paths::Paths;
 use crate::config::raw::RawAccept;
 use crate::config::raw::RawConfig;
@@ -239,6 +241,10 @@ impl Reader<'_> {
                 Some(text) => brake::parse(text.get_ref()).map_err(|error| self.fault(text.span(), error))?,
             },
             scrub: (scrub_days > 0).then(|| Duration::from_secs(u64::from(scrub_days) * 86_400)),
+            merge: match &raw.merge {
+                None => Merge::default(),
+                Some(text) => merge::parse(text.get_ref()).map_err(|error| self.fault(text.span(), error))?,
+            },
         })
     }
 
@@ -476,6 +482,7 @@ mod tests {
             history_size = "5%"
             brake = "300 files, 40%"
             scrub_days = 0
+            merge = "text"
             members = [
               {{ device = "{a}", right = "owner" }},
               {{ device = "{b}", right = "none", stamp = 4 }},
@@ -502,6 +509,7 @@ mod tests {
         assert_eq!(data.brake.as_ref().map(Thresholds::first), Some(Grade { files: 300, percent: 40 }));
         assert_eq!(more.brake, Some(Thresholds::default()), "it is on where nothing is said");
         assert_eq!((data.scrub, more.scrub), (None, Some(Duration::from_secs(30 * 86_400))));
+        assert_eq!((data.merge, more.merge), (Merge::Text, Merge::Ask));
         assert_eq!(data.members.right_of(&a), Some(Right::Owner));
         assert_eq!(data.members.lines()[1], Member { device: b, right: None, stamp: 4 });
         assert_eq!(config.device_named("laptop"), config.device(&a));
@@ -545,6 +553,7 @@ mod tests {
         check(&format!("name = \"h\"\n[[folders]]\nname = \"a\"\nid = \"{ID}\"\npath = \"a\""), 5, "is absolute");
         let brake = format!("name = \"h\"\n[[folders]]\nname = \"a\"\nid = \"{ID}\"\npath = \"/a\"\nbrake = \"no\"");
         check(&brake, 6, "no setting of the brake");
+        check(&brake.replace("brake", "merge"), 6, "no way to merge");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod edit;
 pub mod error;
 pub mod file;
 pub mod load;
+pub mod merge;
 pub mod paths;
 pub mod raw;
 pub mod revoke;
@@ -20,6 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::merge::Merge;
 use crate::config::size::HistorySize;
 use crate::config::subnet::Subnet;
 use crate::model::brake::Thresholds;
@@ -164,6 +166,8 @@ pub struct Folder {
     pub brake: Option<Thresholds>,
     /// Time within which all files are read again and compared with what is recorded; `None`: never.
     pub scrub: Option<Duration>,
+    /// What becomes of texts that were edited apart.
+    pub merge: Merge,
 }
 
 /// A folder that was accepted before its offer arrived.

@@ -113,6 +113,8 @@ pub struct RawFolder {
     pub brake: Option<Spanned<String>>,
     /// Days within which all files are read again; 0: never.
     pub scrub_days: Option<u32>,
+    /// `ask`, `text` or `off`.
+    pub merge: Option<Spanned<String>>,
 }
 
 /// One of a folder's `members`.

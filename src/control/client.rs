@@ -26,6 +26,8 @@ use crate::control::types::HistoryEntry;
 use crate::control::types::InboxItem;
 use crate::control::types::KeepConflict;
 use crate::control::types::LogLine;
+use crate::control::types::MergeConflict;
+use crate::control::types::MergedConflict;
 use crate::control::types::Offer;
 use crate::control::types::RawPath;
 use crate::control::types::ReleaseFolder;
@@ -151,6 +153,11 @@ impl Client {
     /// Settles a conflict.
     pub fn keep(&self, keep: &KeepConflict) -> Result<(), ControlError> {
         self.post("/v1/conflicts/keep", keep, PATIENT)
+    }
+
+    /// Merges both sides of a conflict, where they are texts and the edits do not overlap.
+    pub fn merge(&self, merge: &MergeConflict) -> Result<MergedConflict, ControlError> {
+        self.post("/v1/conflicts/merge", merge, PATIENT)
     }
 
     /// Asks for the kept states of a path, newest first.

@@ -14,6 +14,7 @@
 //! | `GET /v1/log` | `?after=&limit=&wait_ms=` | list of [`types::LogLine`] |
 //! | `POST /v1/folders/scan` | [`types::ScanFolder`] | `null`, when the scan is done |
 //! | `POST /v1/conflicts/keep` | [`types::KeepConflict`] | `null` |
+//! | `POST /v1/conflicts/merge` | [`types::MergeConflict`] | [`types::MergedConflict`] |
 //! | `POST /v1/history` | [`types::AskHistory`] | list of [`types::HistoryEntry`], newest first |
 //! | `POST /v1/restore` | [`types::Restore`] | [`types::Restored`] |
 //! | `POST /v1/reload` | | `null`, when the configuration is in force |

@@ -411,6 +411,27 @@ pub struct KeepConflict {
     pub keep: Keep,
 }
 
+/// Merges both sides of a conflict.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct MergeConflict {
+    /// The path or its copy; absolute.
+    pub path: RawPath,
+    /// Whether only to say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What came, or would come, of a merge.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct MergedConflict {
+    /// The file that holds both edits; absolute.
+    pub path: RawPath,
+    /// The copy that went to history; absolute.
+    pub copy: RawPath,
+    /// Bytes of the merged file.
+    pub size: u64,
+}
+
 /// Which side of a conflict stays.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]

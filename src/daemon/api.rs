@@ -12,9 +12,9 @@ use crate::config::load::real_path;
 use crate::control::log::LogRing;
 use crate::control::types::{
     ApiError, ApiErrorKind, Conflict, ConflictSide, Damaged, DeviceRef, Event, EventKind, FolderState, FolderStatus,
-    Held, HeldFile, HistoryEntry, InboxItem, KeepConflict, LogLine, MemberStatus, Moving, Offer, PeerStatus,
-    PolicyStatus, RawPath, ReleaseFolder, Released, Restore, Restored, Status, SyncState, Time, Verified, Verify,
-    WatchStatus, WouldRestore,
+    Held, HeldFile, HistoryEntry, InboxItem, KeepConflict, LogLine, MemberStatus, MergeConflict, MergedConflict,
+    Moving, Offer, PeerStatus, PolicyStatus, RawPath, ReleaseFolder, Released, Restore, Restored, Status, SyncState,
+    Time, Verified, Verify, WatchStatus, WouldRestore,
 };
 use crate::daemon::attention;
 use crate::daemon::control::Api;
@@ -22,6 +22,8 @@ use crate::daemon::events::{Happened, What};
 use crate::daemon::folder::{Command, Report};
 use crate::daemon::history;
 use crate::daemon::hub::{Hub, Slot, State, chain};
+use crate::daemon::merging::{Sides, merge_sides};
+use crate::daemon::place::Place;
 use crate::daemon::run::wall_ns;
 use crate::engine::brake::HeldCounts;
 use crate::engine::folder;
@@ -56,6 +58,7 @@ struct Asked {
     name: String,
     path: PathBuf,
     commands: Option<crossbeam_channel::Sender<Command>>,
+    place: Option<Arc<Place>>,
 }
 
 impl Asked {
@@ -404,11 +407,11 @@ impl Daemon {
 }
 
 fn asked(state: &State, folder: &crate::config::Folder) -> Asked {
-    let commands = match state.folders.get(&folder.id) {
-        Some(Slot::Running(handle)) => Some(handle.commands.clone()),
-        _ => None,
+    let (commands, place) = match state.folders.get(&folder.id) {
+        Some(Slot::Running(handle)) => (Some(handle.commands.clone()), Some(handle.place.clone())),
+        _ => (None, None),
     };
-    Asked { name: folder.name.clone(), path: folder.path.clone(), commands }
+    Asked { name: folder.name.clone(), path: folder.path.clone(), commands, place }
 }
 
 fn failed(error: &dyn std::error::Error) -> ApiError {
@@ -480,7 +483,9 @@ impl Api for Daemon {
                 folder: Some(conflict.folder),
                 path: Some(conflict.path),
                 what: format!("is a version of {} that both sides had changed", conflict.of),
-                advice: "look at both, then `kinfold conflicts keep PATH mine|theirs|both`".to_owned(),
+                advice: "look at both, then `kinfold conflicts keep PATH mine|theirs|both`; \
+                         `kinfold conflicts merge PATH` puts both into one where the edits of a text do not overlap"
+                    .to_owned(),
                 detail: format!("made by {}", conflict.device),
                 held: None,
             });
@@ -650,6 +655,31 @@ impl Api for Daemon {
         };
         let settle = history::Settle { path, keep: keep.keep };
         asked.ask(|reply| Command::Settle(settle, reply))?.map_err(|error| ApiError::new(ApiErrorKind::Failed, error))
+    }
+
+    fn merge(&self, merge: MergeConflict) -> Result<MergedConflict, ApiError> {
+        self.wait_started();
+        let refused = |error: String| ApiError::new(ApiErrorKind::Failed, error);
+        let (asked, path) = self.locate(merge.path.as_path())?;
+        let Some(path) = path else {
+            return Err(ApiError::new(ApiErrorKind::Invalid, "name a file, not the folder"));
+        };
+        let sides: Sides = asked.ask(|reply| Command::Sides(path, reply))?.map_err(refused)?;
+        let Some((place, root)) = asked.place.as_ref().and_then(|place| Some((place, place.root()?))) else {
+            return Err(refused("the folder is not there".to_owned()));
+        };
+        // On this thread: the folder goes on meanwhile, and looks again before anything is changed.
+        let merged = merge_sides(&root, &place.bases, sides)
+            .map_err(|error| ApiError::new(ApiErrorKind::Unavailable, chain(&error)).with_hint(error.advice()))?;
+        let done = MergedConflict {
+            path: asked.absolute(&merged.sides.there.record.path),
+            copy: asked.absolute(&merged.sides.copy.record.path),
+            size: merged.text.len() as u64,
+        };
+        if !merge.dry_run {
+            asked.ask(|reply| Command::Merge(Box::new(merged), Some(reply)))?.map_err(refused)?;
+        }
+        Ok(done)
     }
 
     fn history(&self, path: &RawPath) -> Result<Vec<HistoryEntry>, ApiError> {

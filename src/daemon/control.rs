@@ -44,6 +44,8 @@ use crate::control::types::HistoryEntry;
 use crate::control::types::InboxItem;
 use crate::control::types::KeepConflict;
 use crate::control::types::LogLine;
+use crate::control::types::MergeConflict;
+use crate::control::types::MergedConflict;
 use crate::control::types::Offer;
 use crate::control::types::RawPath;
 use crate::control::types::ReleaseFolder;
@@ -92,6 +94,8 @@ pub trait Api: Send + Sync + 'static {
     fn verified(&self, folder: Option<&str>) -> Result<Vec<Verified>, ApiError>;
     /// Settles a conflict.
     fn keep(&self, keep: KeepConflict) -> Result<(), ApiError>;
+    /// Merges both sides of a conflict.
+    fn merge(&self, merge: MergeConflict) -> Result<MergedConflict, ApiError>;
     /// Returns the kept states of a path, newest first.
     fn history(&self, path: &RawPath) -> Result<Vec<HistoryEntry>, ApiError>;
     /// Brings back the past of a path.
@@ -191,6 +195,7 @@ fn router(server: Server) -> Router {
         .route("/v1/folders/release", post(release))
         .route("/v1/folders/verify", post(verify).get(verified))
         .route("/v1/conflicts/keep", post(keep))
+        .route("/v1/conflicts/merge", post(merge))
         .route("/v1/history", post(history))
         .route("/v1/restore", post(restore))
         .route("/v1/reload", post(reload))
@@ -278,6 +283,10 @@ async fn verified(State(server): State<Server>, query: AskedQuery<OfFolder>) -> 
 
 async fn keep(State(server): State<Server>, Body(ask): Body<KeepConflict>) -> Result<Json<()>, Refusal> {
     server.ask(move |api| api.keep(ask)).await
+}
+
+async fn merge(State(server): State<Server>, Body(ask): Body<MergeConflict>) -> Result<Json<MergedConflict>, Refusal> {
+    server.ask(move |api| api.merge(ask)).await
 }
 
 async fn history(
@@ -442,6 +451,10 @@ mod tests {
             self.note(format!("keep {} {:?}", keep.path, keep.keep));
             Ok(())
         }
+        fn merge(&self, merge: MergeConflict) -> Result<MergedConflict, ApiError> {
+            self.note(format!("merge {} dry_run={}", merge.path, merge.dry_run));
+            Ok(MergedConflict { path: merge.path.clone(), copy: merge.path, size: 3 })
+        }
         fn history(&self, path: &RawPath) -> Result<Vec<HistoryEntry>, ApiError> {
             self.note(format!("history {path}"));
             Ok(vec![])
@@ -525,6 +538,7 @@ mod tests {
         client.verify(Some("data"), true).unwrap();
         assert_eq!(client.verified(None).unwrap()[0].files, 2);
         client.keep(&KeepConflict { path: path.clone(), keep: Keep::Theirs }).unwrap();
+        assert_eq!(client.merge(&MergeConflict { path: path.clone(), dry_run: true }).unwrap().size, 3);
         assert_eq!(client.history(&path).unwrap(), []);
         let at = Some(Time::from_unix_ns(1));
         assert_eq!(client.restore(&Restore { path: path.clone(), at, to: None, dry_run: false }).unwrap().to, path);
@@ -540,6 +554,7 @@ mod tests {
                 "verify Some(\"data\") heal=true",
                 "verified None",
                 "keep /data/a b Theirs",
+                "merge /data/a b dry_run=true",
                 "history /data/a b",
                 "restore /data/a b at Some(\"1970-01-01T00:00:00.000000001Z\")",
                 "reload",

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 
+use crate::config::merge::Merge;
 use crate::daemon::events::Events;
 use crate::daemon::history;
+use crate::daemon::merging::{Merged, Sides};
 use crate::daemon::peer::PeerSender;
 use crate::daemon::place::Place;
 use crate::daemon::pool::Pool;
@@ -63,6 +65,10 @@ pub enum Command {
     Restore(history::Restore, Sender<Result<history::Restored, String>>),
     /// Settle a conflict.
     Settle(history::Settle, Sender<Result<(), String>>),
+    /// Both sides of the conflict at or of a path.
+    Sides(RelPath, Sender<Result<Sides, String>>),
+    /// Settle a conflict with a text that holds both sides. Nobody is told where nobody asked.
+    Merge(Box<Merged>, Option<Sender<Result<(), String>>>),
     /// End.
     Stop,
 }
@@ -120,6 +126,8 @@ pub struct Settings {
     pub brake: Option<Thresholds>,
     /// Time within which all files are read again and compared with their records; `None`: never.
     pub scrub: Option<Duration>,
+    /// What becomes of texts that were edited apart.
+    pub merge: Merge,
 }
 
 /// A running folder, as others see it.

@@ -44,6 +44,7 @@ impl Lab {
             history_bytes_max: 1 << 30,
             brake: Some(crate::model::brake::Thresholds::default()),
             scrub: None,
+            merge: crate::config::merge::Merge::Ask,
         };
         self.folder = Some(FolderHandle::start(settings, self.pool.clone(), Arc::default()).unwrap());
     }

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::control::types::Keep;
+use crate::daemon::merging::{Merged, Sides};
 use crate::disk::commit::commit;
-use crate::disk::history::{self as kept_files, Restore as RestoreFile};
+use crate::disk::history::{self as kept_files, Origin, Restore as RestoreFile};
 use crate::disk::root::Root;
 use crate::engine::conflict;
 use crate::engine::effect::{Action, CommitItem, CommitOutcome, Depth, Displaced, Expect};
@@ -236,7 +237,7 @@ fn put_back(
         _ => Displaced::History,
     };
     let file = RestoreFile {
-        kept: kept.file.as_deref().unwrap_or_default(),
+        origin: Origin::Kept(kept.file.as_deref().unwrap_or_default()),
         path,
         expect: there.map_or(Expect::Absent, Expect::Stat),
         displaced: &displaced,
@@ -324,17 +325,11 @@ pub fn settle(
     now: Now,
 ) -> Answer<BTreeMap<RelPath, Depth>> {
     let own = DeviceTag::of(&device);
-    let copies: Vec<Local> = engine.index().conflicts()?.into_iter().filter(|copy| is_of(copy, &wish.path)).collect();
-    let [copy] = &copies[..] else {
-        let found = copies.len();
-        return Ok(Err(match found {
-            0 => "that path has no conflict; `kinfold conflicts` lists them".to_owned(),
-            _ => format!("that path has {found} conflict copies; name the copy that you mean"),
-        }));
+    let (copy, original) = match find_conflict(engine, &wish.path)? {
+        Ok(found) => found,
+        Err(error) => return Ok(Err(error)),
     };
-    let Some(original) = conflict::original(engine.index(), &copy.record.path)? else {
-        return Ok(Err("that is no conflict copy".to_owned()));
-    };
+    let copy = &copy;
     let there = engine.index().local(&original)?.filter(|l| l.record.body.is_live());
     let stays_copy = match wish.keep {
         Keep::Both => return keep_both(engine, root, copy, &original, own, now),
@@ -376,6 +371,68 @@ pub fn settle(
         Some(other) => Ok(Err(why(&other))),
         None => Ok(Err("nothing was done".to_owned())),
     }
+}
+
+/// Finds the one conflict copy at or of a path, and the path that it is a copy of.
+pub(super) fn find_conflict(engine: &Engine, path: &RelPath) -> Answer<(Local, RelPath)> {
+    let mut copies: Vec<Local> = engine.index().conflicts()?;
+    copies.retain(|copy| is_of(copy, path));
+    let found = copies.len();
+    let Some(copy) = copies.pop().filter(|_| found == 1) else {
+        return Ok(Err(match found {
+            0 => "that path has no conflict; `kinfold conflicts` lists them".to_owned(),
+            _ => format!("that path has {found} conflict copies; name the copy that you mean"),
+        }));
+    };
+    match conflict::original(engine.index(), &copy.record.path)? {
+        Some(original) => Ok(Ok((copy, original))),
+        None => Ok(Err("that is no conflict copy".to_owned())),
+    }
+}
+
+/// Puts a merged text in the place of what lies there, and the conflict copy away. Returns what has to be looked at;
+/// the inner error is for the person who asked.
+///
+/// Both sides are in history afterwards. A crash in between leaves the merged text and the copy, and merging these
+/// again changes nothing but that the copy goes.
+pub(super) fn put_merged(
+    engine: &mut Engine,
+    root: &Root,
+    merged: &Merged,
+    bounds: Bounds,
+    device: DeviceId,
+    now: Now,
+) -> Answer<BTreeMap<RelPath, Depth>> {
+    let Sides { copy, there } = &merged.sides;
+    for side in [copy, there] {
+        if engine.index().local(&side.record.path)?.as_ref() != Some(side) {
+            return Ok(Err(format!("{}: it changed at this moment; try again", side.record.path)));
+        }
+        if !bounds.keeps(size_of(&side.record.body)) {
+            return Ok(Err("history would not keep both sides, since it is off or too small; merge them by hand, \
+                           then `kinfold conflicts keep PATH merged`"
+                .to_owned()));
+        }
+    }
+    let path = &there.record.path;
+    let file = RestoreFile {
+        origin: Origin::Bytes(&merged.text),
+        path,
+        expect: there.stat.map_or(Expect::Absent, Expect::Stat),
+        displaced: &Displaced::History,
+        mode: there.record.body.file().map_or(0o644, |file| file.mode),
+        mtime_ns: now.wall_ns,
+        by: DeviceTag::of(&device),
+    };
+    match kept_files::restore(root, &file, now.wall_ns) {
+        CommitOutcome::Done { kept, .. } => {
+            if let Some(file) = kept {
+                keep(engine, there, file, now)?;
+            }
+        }
+        other => return Ok(Err(format!("{path}: {}", why(&other)))),
+    }
+    settle(engine, root, &Settle { path: copy.record.path.clone(), keep: Keep::Merged }, device, now)
 }
 
 fn is_of(copy: &Local, path: &RelPath) -> bool {

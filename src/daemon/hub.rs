@@ -370,6 +370,7 @@ impl Hub {
             history_bytes_max,
             brake: folder.brake.clone(),
             scrub: folder.scrub,
+            merge: folder.merge.under(folder.members.right_of(&self.identity.device_id())),
         }
     }
 

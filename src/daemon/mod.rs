@@ -20,6 +20,7 @@ mod folder_tests;
 pub mod history;
 mod hub;
 mod keeper;
+mod merging;
 pub mod pairing;
 mod peer;
 mod place;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use crate::daemon::folder::Command;
+use crate::disk::bases::Bases;
 use crate::disk::ignore::{Gitignores, Rules};
 use crate::disk::root::{Root, RootError};
 use crate::disk::staging::Staging;
@@ -34,6 +35,8 @@ pub struct Place {
     pub rules: Rules,
     /// The files that chunks are arriving for.
     pub staging: Staging,
+    /// What small texts were lately.
+    pub bases: Bases,
     /// Set to end scans and reading soon.
     pub cancel: AtomicBool,
     touched: Mutex<BTreeMap<RelPath, Depth>>,
@@ -60,6 +63,7 @@ impl Place {
             held: Mutex::default(),
             rules: Rules::new(rules),
             staging: Staging::default(),
+            bases: Bases::default(),
             cancel: AtomicBool::new(false),
             touched: Mutex::default(),
             written: Mutex::default(),

@@ -13,6 +13,7 @@ use crate::daemon::epoch;
 use crate::daemon::events::{Events, What};
 use crate::daemon::folder::{Command, FromPeer, Report, Settings, Traffic};
 use crate::daemon::history;
+use crate::daemon::merging::{Merged, Merging, sides_of};
 use crate::daemon::peer::{Outgoing, PeerSender};
 use crate::daemon::place::Place;
 use crate::daemon::pool::Pool;
@@ -27,7 +28,7 @@ use crate::disk::verify::verify;
 use crate::engine::brake::HeldCounts;
 use crate::engine::conflict;
 use crate::engine::effect::{
-    Action, AssembleOutcome, CommitItem, CommitOutcome, HashOutcome, JobId, ScanEnd, ScanItem, Scope, StageId,
+    Action, AssembleOutcome, CommitItem, CommitOutcome, Depth, HashOutcome, JobId, ScanEnd, ScanItem, Scope, StageId,
     VerifyItem, VerifyOutcome,
 };
 use crate::engine::folder::{Folder, Input, Note, Now, Output, Params};
@@ -113,6 +114,7 @@ pub(super) struct Run {
     findings: (Sender<Finding>, Receiver<Finding>),
     /// Threads that look at the folder, and may send findings.
     readers: Vec<JoinHandle<()>>,
+    merging: Merging,
 }
 
 type Engine = Folder<SqliteIndex>;
@@ -143,6 +145,7 @@ impl Run {
             life: 0,
             findings: bounded(16),
             readers: Vec::new(),
+            merging: Merging::default(),
         }
     }
 
@@ -157,6 +160,7 @@ impl Run {
                 Ok(index) => {
                     self.is_recovered = false;
                     self.life = self.place.begin_life();
+                    self.merging = Merging::default();
                     let mut engine = Folder::open(self.params(), index);
                     let result = self.drive(&mut engine, inbox, peers);
                     for reader in std::mem::take(&mut self.readers) {
@@ -252,6 +256,7 @@ impl Run {
                 Some(due) => due.saturating_sub(self.began.elapsed()).min(Duration::from_secs(60)),
                 None => Duration::from_secs(60),
             };
+            let wait = self.merging.wait(&self.settings).map_or(wait, |merging| wait.min(merging));
             let mut is_over = false;
             select! {
                 recv(inbox) -> command => match command {
@@ -290,6 +295,7 @@ impl Run {
             }
             self.expire_history(engine)?;
             self.flush(engine)?;
+            self.merging.tend(engine, (&self.settings, &self.place, &self.pool), &self.commands)?;
             if is_over {
                 return Ok(());
             }
@@ -440,9 +446,7 @@ impl Run {
             Command::Restore(restore, reply) => {
                 let done = match self.place.root() {
                     Some(root) => {
-                        let Settings { history_days: days, history_bytes_max: bytes_max, .. } = self.settings;
-                        let bounds = history::Bounds { days, bytes_max };
-                        history::restore(engine, &root, &restore, bounds, self.settings.device, now)?
+                        history::restore(engine, &root, &restore, self.history_bounds(), self.settings.device, now)?
                     }
                     None => Err("the folder is not there".to_owned()),
                 };
@@ -456,19 +460,46 @@ impl Run {
                     Some(root) => history::settle(engine, &root, &settle, self.settings.device, now)?,
                     None => Err("the folder is not there".to_owned()),
                 };
-                match done {
-                    Ok(touched) => {
-                        engine.handle(now, Input::Touched(touched))?;
-                        reply.send(Ok(())).ok();
-                    }
-                    Err(error) => {
-                        reply.send(Err(error)).ok();
-                    }
+                reply.send(look_at(engine, now, done)?).ok();
+            }
+            Command::Sides(path, reply) => {
+                let sides = match history::find_conflict(engine, &path)? {
+                    Ok((copy, original)) => sides_of(engine, copy)?.ok_or(format!("nothing lies at {original}")),
+                    Err(error) => Err(error),
+                };
+                reply.send(sides).ok();
+            }
+            Command::Merge(merged, reply) => {
+                let done = self.merge(engine, &merged, now)?;
+                match reply {
+                    Some(reply) => drop(reply.send(done)),
+                    None => self.log_merge(&merged, done),
                 }
             }
             Command::Stop => return Ok(true),
         }
         Ok(false)
+    }
+
+    fn merge(&mut self, engine: &mut Engine, merged: &Merged, now: Now) -> Result<Result<(), String>, StoreError> {
+        let Some(root) = self.place.root() else {
+            return Ok(Err("the folder is not there".to_owned()));
+        };
+        let done = history::put_merged(engine, &root, merged, self.history_bounds(), self.settings.device, now)?;
+        look_at(engine, now, done)
+    }
+
+    fn log_merge(&self, merged: &Merged, done: Result<(), String>) {
+        let (folder, path) = (self.settings.name.as_str(), &merged.sides.there.record.path);
+        match done {
+            Ok(()) => tracing::info!(folder, %path, "both sides had changed it apart; both edits are in it now"),
+            // It is tried again, as it is then.
+            Err(error) => tracing::debug!(folder, %path, error, "a conflict stays"),
+        }
+    }
+
+    fn history_bounds(&self) -> history::Bounds {
+        history::Bounds { days: self.settings.history_days, bytes_max: self.settings.history_bytes_max }
     }
 
     fn hear(&mut self, engine: &mut Engine, said: FromPeer) -> Result<(), StoreError> {
@@ -558,6 +589,7 @@ impl Run {
                     peer.cut();
                 }
             }
+            Output::Parted(parting) => self.merging.part(&self.settings, &self.place, &self.pool, parting),
             Output::Note(note) => self.log(note),
         }
     }
@@ -713,6 +745,18 @@ impl Run {
                 tracing::warn!(folder, path, detail = problem.detail, "{}: {}", path, problem.kind.what());
             }
         }
+    }
+}
+
+/// Has the engine look at what a person's wish has changed.
+fn look_at(
+    engine: &mut Engine,
+    now: Now,
+    done: Result<BTreeMap<RelPath, Depth>, String>,
+) -> Result<Result<(), String>, StoreError> {
+    match done {
+        Ok(touched) => engine.handle(now, Input::Touched(touched)).map(Ok),
+        Err(error) => Ok(Err(error)),
     }
 }
 

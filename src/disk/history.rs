@@ -15,18 +15,27 @@ use crate::disk::batch::{At, Batch, Refusal, Step, Target, copy_to, failed, remo
 use crate::disk::commit::done;
 use crate::disk::fault::is_missing;
 use crate::disk::probe::lstat;
-use crate::disk::root::{Own, Root};
+use crate::disk::root::{Own, Root, retry};
 use crate::engine::effect::{CommitOutcome, Displaced, Expect};
 use crate::model::id::DeviceTag;
 use crate::model::path::RelPath;
 use crate::model::problem::ProblemKind;
 use crate::model::stat::{Kind, Stat};
 
-/// A former version that is to be brought back.
+/// Where the content comes from that is to take a place.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    /// A former version, by its name in history, where it stays.
+    Kept(&'a str),
+    /// These bytes, as a file.
+    Bytes(&'a [u8]),
+}
+
+/// A former version that is to be brought back, or something that a person had made of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Restore<'a> {
-    /// Its name in history, where it stays.
-    pub kept: &'a str,
+    /// Its content.
+    pub origin: Origin<'a>,
     /// Where it is to be. The directory must be there.
     pub path: &'a RelPath,
     /// What must lie there before.
@@ -41,15 +50,17 @@ pub struct Restore<'a> {
     pub by: DeviceTag,
 }
 
-/// Copies a former version to a path of the folder, as a commit would put it there.
+/// Puts content at a path of the folder, as a commit would put it there.
 ///
-/// `Done` means done and durable. The copy shares its blocks with history where the file system can.
+/// `Done` means done and durable. A copy shares its blocks with history where the file system can.
 pub fn restore(root: &Root, restore: &Restore<'_>, now_ns: i64) -> CommitOutcome {
     try_restore(root, restore, now_ns).unwrap_or_else(Into::into)
 }
 
 fn try_restore(root: &Root, restore: &Restore<'_>, now_ns: i64) -> Step<CommitOutcome> {
-    check_name(restore.kept).map_err(failed("cannot find it in history"))?;
+    if let Origin::Kept(kept) = restore.origin {
+        check_name(kept).map_err(failed("cannot find it in history"))?;
+    }
     let mut batch = Batch::new(root, now_ns)?;
     let dir = batch.parent(restore.path)?;
     let target =
@@ -58,8 +69,11 @@ fn try_restore(root: &Root, restore: &Restore<'_>, now_ns: i64) -> Step<CommitOu
     let (staging, history) = (batch.staging.clone(), batch.history.clone());
     let name = batch.temp_name();
     let draft = At { dir: staging.as_fd(), name: name.as_bytes() };
-    let kept = At { dir: history.as_fd(), name: restore.kept.as_bytes() };
-    copy_to(kept, draft).map_err(failed("cannot copy it from history"))?;
+    match restore.origin {
+        Origin::Kept(kept) => copy_to(At { dir: history.as_fd(), name: kept.as_bytes() }, draft)
+            .map_err(failed("cannot copy it from history"))?,
+        Origin::Bytes(bytes) => write_draft(draft, bytes).map_err(failed("cannot write it"))?,
+    }
     let placed = prepare_draft(draft, restore)
         .and_then(|stat| batch.touch_dir(&target.dir).map(|()| stat))
         .and_then(|stat| batch.put(draft, &target).map(|former| (stat, former)));
@@ -73,6 +87,24 @@ fn try_restore(root: &Root, restore: &Restore<'_>, now_ns: i64) -> Step<CommitOu
     let known = |stat: &Stat| (stat.kind, stat.size, stat.mode, stat.mtime_ns);
     let stat = found.filter(|found| known(found) == known(&made)).unwrap_or(made);
     Ok(done(&target, Some(stat), former))
+}
+
+/// Writes a file that [`prepare_draft`] will make durable.
+fn write_draft(draft: At<'_>, bytes: &[u8]) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(draft.dir, draft.name, flags, Mode::from_raw_mode(0o600))?;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match retry(|| rustix::io::write(&file, rest)) {
+            Ok(written) => rest = &rest[written..],
+            Err(error) => {
+                // The room is wanted.
+                remove_at(draft).ok();
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn prepare_draft(draft: At<'_>, restore: &Restore<'_>) -> Step<Stat> {
@@ -192,7 +224,8 @@ mod tests {
         let expect = Expect::Stat(folder.stat("d/f"));
         let at = path("d/f");
         let displaced = &Displaced::History;
-        let wanted = Restore { kept: &kept, path: &at, expect, displaced, mode: 0o604, mtime_ns: 5, by: BY };
+        let wanted =
+            Restore { origin: Origin::Kept(&kept), path: &at, expect, displaced, mode: 0o604, mtime_ns: 5, by: BY };
         let CommitOutcome::Done { stat, kept: Some(present), aside: None, .. } = restore(&folder.root, &wanted, 2)
         else {
             panic!("not restored");
@@ -211,13 +244,30 @@ mod tests {
     }
 
     #[test]
+    fn bytes_take_the_place_of_just_what_was_expected() {
+        let folder = Folder::new();
+        folder.write("f", b"present");
+        let (at, displaced, expect) = (path("f"), &Displaced::History, Expect::Stat(folder.stat("f")));
+        let origin = Origin::Bytes(b"merged");
+        let wanted = Restore { origin, path: &at, expect, displaced, mode: 0o640, mtime_ns: 7, by: BY };
+        let CommitOutcome::Done { kept: Some(present), .. } = restore(&folder.root, &wanted, 2) else {
+            panic!("not put there");
+        };
+        assert_eq!((folder.read("f"), folder.stat("f").mode, folder.stat("f").mtime_ns), (b"merged".into(), 0o640, 7));
+        assert_eq!(folder.read(&format!(".kinfold/history/{present}")), b"present");
+        assert_eq!(restore(&folder.root, &wanted, 3), CommitOutcome::Mismatch);
+        assert_eq!(folder.names(".kinfold/staging"), Vec::<String>::new());
+    }
+
+    #[test]
     fn a_former_link_comes_back_as_a_link() {
         let folder = Folder::new();
         std::os::unix::fs::symlink("target", folder.at("l")).unwrap();
         let kept = removed(&folder, "l");
         let at = path("l");
         let (expect, displaced) = (Expect::Absent, &Displaced::History);
-        let wanted = Restore { kept: &kept, path: &at, expect, displaced, mode: 0, mtime_ns: 0, by: BY };
+        let wanted =
+            Restore { origin: Origin::Kept(&kept), path: &at, expect, displaced, mode: 0, mtime_ns: 0, by: BY };
         assert!(matches!(restore(&folder.root, &wanted, 2), CommitOutcome::Done { .. }));
         assert_eq!(std::fs::read_link(folder.at("l")).unwrap().to_str(), Some("target"));
     }

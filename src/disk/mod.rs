@@ -8,6 +8,7 @@
 //! [`chunks that were hashed here`]: crate::engine::chunk::VerifiedChunk
 
 pub mod atomic;
+pub mod bases;
 pub mod commit;
 pub mod hash;
 pub mod history;

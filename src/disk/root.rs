@@ -363,6 +363,8 @@ pub(crate) enum Own {
     Staging,
     /// What was replaced or removed.
     History,
+    /// What small texts were lately.
+    Bases,
 }
 
 impl Own {
@@ -370,6 +372,7 @@ impl Own {
         match self {
             Self::Staging => "staging",
             Self::History => "history",
+            Self::Bases => "bases",
         }
     }
 }

@@ -6,8 +6,9 @@ use crate::model::id::{ContentId, DeviceTag};
 use crate::model::path::RelPath;
 use crate::model::problem::ProblemKind;
 use crate::model::recipe::Recipe;
-use crate::model::record::FileBody;
+use crate::model::record::{FileBody, Record};
 use crate::model::stat::Stat;
+use crate::model::version::VersionVector;
 
 /// Names a piece of work that was asked for, so that its answer can be told from others.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -272,6 +273,34 @@ pub struct CommitItem {
     /// The number of the file system that its directory must lie on; `None`: any. What is put under a mount point while
     /// its file system is away is out of sight once that is back, as if it had been deleted.
     pub dir_dev: Option<u64>,
+}
+
+/// Two edits of a file that were made apart, while both of their versions are known.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Parting {
+    /// Of which file.
+    pub path: RelPath,
+    /// The edit that is held here.
+    pub one: PartedSide,
+    /// The edit that a peer holds.
+    pub other: PartedSide,
+}
+
+/// One of two such edits.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PartedSide {
+    /// What it has seen.
+    pub version: VersionVector,
+    /// What it made of the file.
+    pub content: ContentId,
+}
+
+impl PartedSide {
+    /// Returns the side that a record stands for, if it is of a file.
+    pub fn of(record: &Record) -> Option<Self> {
+        let content = record.body.file()?.content;
+        Some(Self { version: record.version.clone(), content })
+    }
 }
 
 /// What came of one step of a commit.

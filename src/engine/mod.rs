@@ -10,6 +10,7 @@ pub mod effect;
 pub mod folder;
 pub mod index;
 pub mod memory_index;
+pub mod merge;
 pub mod pairing;
 pub mod reconcile;
 pub mod session;

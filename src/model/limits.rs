@@ -113,6 +113,10 @@ pub const LIVES_MAX: usize = 1024;
 pub const LINKS_MAX: usize = 32;
 /// Longest `.kinfoldignore` that is read, in bytes.
 pub const IGNORE_FILE_LEN_MAX: u64 = 1 << 20;
+/// Longest text that is merged, in bytes.
+pub const MERGE_LEN_MAX: usize = 1 << 20;
+/// Most lines of one; comparing two texts takes time with their product.
+pub const MERGE_LINES_MAX: usize = 10_000;
 /// Longest configuration file that is read, in bytes.
 pub const CONFIG_LEN_MAX: u64 = 4 << 20;
 /// Lines of the log kept in memory for `kinfold log`.

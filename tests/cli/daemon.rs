@@ -14,6 +14,8 @@ use kinfold::control::types::HistoryEntry;
 use kinfold::control::types::InboxItem;
 use kinfold::control::types::KeepConflict;
 use kinfold::control::types::LogLine;
+use kinfold::control::types::MergeConflict;
+use kinfold::control::types::MergedConflict;
 use kinfold::control::types::Offer;
 use kinfold::control::types::RawPath;
 use kinfold::control::types::ReleaseFolder;
@@ -110,6 +112,16 @@ impl Api for Fake {
     fn keep(&self, keep: KeepConflict) -> Result<(), ApiError> {
         self.note(format!("keep {} {:?}", keep.path, keep.keep));
         Ok(())
+    }
+    fn merge(&self, merge: MergeConflict) -> Result<MergedConflict, ApiError> {
+        let Some(found) = self.conflicts.iter().find(|one| [&one.path, &one.of].contains(&&merge.path)) else {
+            let error = ApiError::new(ApiErrorKind::Unavailable, "a.txt: the edits overlap at line 3");
+            return Err(error.with_hint("edit the file until it holds both"));
+        };
+        if !merge.dry_run {
+            self.note(format!("merge {}", merge.path));
+        }
+        Ok(MergedConflict { path: found.of.clone(), copy: found.path.clone(), size: 2048 })
     }
     fn history(&self, path: &RawPath) -> Result<Vec<HistoryEntry>, ApiError> {
         self.note(format!("history {path}"));
@@ -305,7 +317,7 @@ fn conflicts_are_listed_shown_and_settled() {
         sees!(device, ["conflicts"], @r#"
         exit 4
         --- stdout
-        data  2026-05-31 18:00:00 on laptop  [dir]/data/a.conflict-20260531-180000-laptop.txt
+        data  2026-05-31 18:00:00 on laptop  [dir]/data/a.conflict-20260531-180000-laptop.txt  can be merged
         "#);
         sees!(device, ["conflicts", "list", "--json"], @r#"
         exit 4
@@ -330,10 +342,44 @@ fn conflicts_are_listed_shown_and_settled() {
         "#);
         let shown = device.run(&["conflicts", "show", "data/a.txt"]);
         assert!(shown.contains("a.txt") && shown.contains("not there") && shown.contains("on laptop"), "{shown}");
+        assert!(shown.contains("the edits do not overlap; `kinfold conflicts merge"), "{shown}");
+        sees!(device, ["conflicts", "merge", "data/a.txt", "--dry-run"], @r#"
+        exit 0
+        --- stdout
+        would merge [dir]/data/a.conflict-20260531-180000-laptop.txt into [dir]/data/a.txt, 2.00 KiB
+        "#);
+        sees!(device, ["conflicts", "merge", "data/a.txt"], @r#"
+        exit 0
+        --- stdout
+        merged [dir]/data/a.conflict-20260531-180000-laptop.txt into [dir]/data/a.txt, 2.00 KiB
+        "#);
+        sees!(device, ["conflicts", "merge", "data/a.txt", "--json"], @r#"
+        exit 0
+        --- stdout
+        {
+          "path": "[dir]/data/a.txt",
+          "copy": "[dir]/data/a.conflict-20260531-180000-laptop.txt",
+          "size": 2048
+        }
+        "#);
+        sees!(device, ["conflicts", "merge", "data/b.txt"], @r#"
+        exit 1
+        --- stderr
+        error: a.txt: the edits overlap at line 3
+        hint: edit the file until it holds both
+        "#);
         sees!(device, ["conflicts", "keep", "data/a.txt", "theirs"], @"exit 0");
         sees!(device, ["conflicts", "keep", "data/a.txt", "merged"], @"exit 0");
     });
-    assert_eq!(done, ["keep [dir]/data/a.txt Theirs", "keep [dir]/data/a.txt Merged"]);
+    assert_eq!(
+        done,
+        [
+            "merge [dir]/data/a.txt",
+            "merge [dir]/data/a.txt",
+            "keep [dir]/data/a.txt Theirs",
+            "keep [dir]/data/a.txt Merged"
+        ]
+    );
 }
 
 #[test]

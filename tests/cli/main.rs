@@ -468,7 +468,7 @@ fn what_cannot_be_shared_is_refused() {
     exit 1
     --- stderr
     error: there is no setting `colour`
-    hint: settings are rescan_minutes, gitignore, history_days, history_size, brake and scrub_days
+    hint: settings are rescan_minutes, gitignore, history_days, history_size, brake, scrub_days and merge
     "#);
     sees!(device, ["folder", "set", "data", "history_days=many"], @r#"
     exit 1
@@ -596,6 +596,7 @@ fn without_a_daemon_its_commands_say_so() {
         &["conflicts"],
         &["conflicts", "keep", "x", "mine"],
         &["conflicts", "show", "x"],
+        &["conflicts", "merge", "x"],
         &["events"],
         &["events", "--no-follow"],
         &["metrics"],

@@ -165,7 +165,7 @@ impl Node {
                     }
                 }
             }
-            Output::Note(_) => {}
+            Output::Parted(_) | Output::Note(_) => {}
             other => panic!("not here: {other:?}"),
         }
     }

@@ -16,6 +16,7 @@ mod hostile;
 mod independent;
 mod lab;
 mod live;
+mod merge;
 mod network;
 mod pairing;
 mod past;

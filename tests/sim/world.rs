@@ -557,6 +557,7 @@ impl World {
                 }
             }
             Output::Misbehaved(_, what) => self.fail(&format!("{n} is told: {what}")),
+            Output::Parted(_) => {}
             Output::Note(note) => {
                 self.say(|| format!("{n} notes {note:?}"));
                 if let Note::Changed(path, Body::Tombstone) = &note

@@ -57,6 +57,12 @@ const REQUESTS: &[Request] = &[
         "Has all files compared with their records; answers when that is begun.",
     ),
     Request("POST /v1/conflicts/keep", "KeepConflict", "null", "Settles a conflict."),
+    Request(
+        "POST /v1/conflicts/merge",
+        "MergeConflict",
+        "MergedConflict",
+        "Merges both sides of a conflict where they are texts and the edits do not overlap.",
+    ),
     Request("POST /v1/history", "AskHistory", "list of HistoryEntry", "Lists the kept states of a path, newest first."),
     Request("POST /v1/restore", "Restore", "Restored", "Brings back the past of a path."),
     Request("POST /v1/reload", NOTHING, "null", "Reads the configuration anew; answers when it is in force."),

@@ -160,11 +160,14 @@ pub const NOTES: &[Note] = &[
         page: "kinfold-conflicts",
         about: &["Without a command it lists them."],
         exits: &[(Exit::NeedsPerson as u8, "There are conflicts."), NO_DAEMON],
-        examples: &[("Let the edit of this device stay:", "kinfold conflicts keep ~/Photos/list.txt mine")],
+        examples: &[
+            ("Let the edit of this device stay:", "kinfold conflicts keep ~/Photos/list.txt mine"),
+            ("Put both edits into one file:", "kinfold conflicts merge ~/Photos/list.txt"),
+        ],
     },
     Note {
         page: "kinfold-conflicts-list",
-        about: &[],
+        about: &["Of the first 20 it is said which `kinfold conflicts merge` can settle."],
         exits: &[(Exit::NeedsPerson as u8, "There are conflicts."), NO_DAEMON],
         examples: &[],
     },
@@ -175,10 +178,25 @@ pub const NOTES: &[Note] = &[
         examples: &[],
     },
     Note {
+        page: "kinfold-conflicts-merge",
+        about: &[
+            "What the file was before both edits tells which lines each side changed. Changes that lie apart are all made; \
+             changes that overlap, or touch, are left to you. Bytes are kept as they are, line ends and a last line \
+             without one included.",
+            "Texts are merged: UTF-8 without a zero byte, up to 1 MiB and 10,000 lines. What they were lately is \
+             remembered on each device as long as history is kept, for up to 8192 files and 64 MiB of each folder, and \
+             of a file that was away for longer, or that both devices made anew, it is not known. Then another device may \
+             know it.",
+            "A folder with the setting `merge=text` does this by itself; see kinfold-config(5).",
+        ],
+        exits: &[NO_DAEMON],
+        examples: &[("Say whether it can be done:", "kinfold conflicts merge ~/Photos/list.txt --dry-run")],
+    },
+    Note {
         page: "kinfold-conflicts-keep",
         about: &[
-            "With `merged` the file stays as it is now: put into it what you want of both sides first. Nothing is \
-             merged by the program, for it would have to know what both sides had in common before.",
+            "With `merged` the file stays as it is now: put into it what you want of both sides first. Where the edits do \
+             not overlap kinfold-conflicts-merge(1) can do that.",
         ],
         exits: &[NO_DAEMON],
         examples: &[(

@@ -1,9 +1,10 @@
 //! What is looked at while a commit is under way.
 
-use super::tests::{Bench, path, recipe, stat};
+use super::tests::{Bench, file, path, recipe, stat};
 use super::*;
 use crate::engine::effect::{CommitOutcome, Depth, Displaced, Found, HashOutcome, ScanEnd};
 use crate::model::stat::Kind;
+use crate::model::version::{Causality, VersionVector};
 
 fn link(target: &str) -> Body {
     Body::Symlink { target: target.as_bytes().into() }
@@ -246,4 +247,35 @@ fn a_file_system_that_comes_back_under_another_number_is_known_by_what_lies_on_i
     bench.end_scan(job, vec![entry(3), listing(vec![file(3)])]);
     assert_eq!(bench.body("d/f"), Some(super::tests::file(&recipe(b"one"))));
     assert!(bench.folder.problems().all(|problem| problem.kind != ProblemKind::MountChanged));
+}
+
+#[test]
+fn edits_made_apart_are_told_of_with_what_each_has_seen() {
+    let mut bench = Bench::new();
+    bench.has_file("f", 1, b"ours");
+    bench.meet(Right::Owner, None);
+    let parted = |bench: &mut Bench| {
+        bench.take(|o| match o {
+            Output::Parted(parting) => Some(parting.clone()),
+            _ => None,
+        })
+    };
+    let theirs = recipe(b"theirs");
+    bench.hear("f", 1, file(&theirs), Some(theirs.clone()));
+    let told = parted(&mut bench).expect("nothing was told");
+    let held = bench.folder.index().local(&path("f")).unwrap().unwrap().record;
+    assert_eq!((told.path, told.one.content), (path("f"), recipe(b"ours").content_id()));
+    assert_eq!(told.other.content, theirs.content_id());
+    assert_eq!(told.one.version.compare(&told.other.version), Causality::Concurrent);
+    assert!(told.one.version == held.version, "before either side had seen the other");
+    // The same content written apart is no conflict, and neither is what has seen ours.
+    let mut bench = Bench::new();
+    bench.has_file("f", 1, b"ours");
+    bench.meet(Right::Owner, None);
+    let same = recipe(b"ours");
+    bench.hear("f", 1, file(&same), Some(same));
+    let seen = bench.folder.index().local(&path("f")).unwrap().unwrap().record.version;
+    let later = seen.merge(&VersionVector::parse(vec![(AuthorId(77), 2)]).unwrap()).unwrap();
+    bench.hear_version("f", 2, later, file(&theirs), Some(theirs.clone()));
+    assert_eq!(parted(&mut bench), None);
 }

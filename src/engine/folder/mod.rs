@@ -23,8 +23,8 @@ use crate::engine::brake::{Brake, HeldCounts};
 use crate::engine::chunk::VerifiedChunk;
 use crate::engine::debounce::Debounce;
 use crate::engine::effect::{
-    AssembleOutcome, AssemblePlan, CommitItem, CommitOutcome, Depth, HashOutcome, JobId, ScanEnd, ScanItem, Scope,
-    StageId, VerifyItem, VerifyOutcome,
+    AssembleOutcome, AssemblePlan, CommitItem, CommitOutcome, Depth, HashOutcome, JobId, Parting, ScanEnd, ScanItem,
+    Scope, StageId, VerifyItem, VerifyOutcome,
 };
 use crate::engine::index::{Index, Local, Totals};
 use crate::model::brake::Thresholds;
@@ -179,6 +179,9 @@ pub enum Output {
     Reconnect,
     /// Close the connection of a peer that broke the protocol.
     Misbehaved(DeviceId, &'static str),
+    /// Two edits turned out to have been made apart: what both had seen can be told only now. May come
+    /// several times for the same two.
+    Parted(Parting),
     /// Something for the log.
     Note(Note),
 }

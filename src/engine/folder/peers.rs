@@ -206,6 +206,9 @@ impl<I: Index> Folder<I> {
             return self.withdraw(ignored);
         }
         let verdict = reconcile(local.as_ref().map(|l| &l.record), &record);
+        if let Some(local) = &local {
+            self.tell_parting(&local.record, &record);
+        }
         let is_news = !matches!(verdict, Ok(Verdict::Stay));
         let is_known = local
             .as_ref()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::engine::brake::Standing;
 use crate::engine::conflict;
-use crate::engine::effect::{Action, Depth, Expect, StageId};
+use crate::engine::effect::{Action, Depth, Expect, PartedSide, Parting, StageId};
 use crate::engine::folder::content::Stage;
 use crate::engine::folder::{Folder, Now, Output};
 use crate::engine::index::{Index, Local, Remote};
@@ -405,6 +405,10 @@ impl<I: Index> Folder<I> {
                 return Ok(Decision::Settled);
             }
         };
+        if let Some(local) = &local {
+            // What is held here may be newer than it was when the other was heard of.
+            self.tell_parting(&local.record, &best.record);
+        }
         if verdict == Verdict::Take && !self.passes_brake(now, path, &best, &providers, local.as_ref())? {
             return Ok(Decision::Settled);
         }
@@ -435,6 +439,16 @@ impl<I: Index> Folder<I> {
         };
         let target = Record { path: path.clone(), version, by, body };
         self.begin(now, target, counts, best.record.version, local, copy, best.recipe, providers, may_remove)
+    }
+
+    /// Tells of two edits that were made apart, if they were.
+    pub(super) fn tell_parting(&mut self, local: &Record, remote: &Record) {
+        let is_apart = local.version.compare(&remote.version) == Causality::Concurrent;
+        if let (true, Some(one), Some(other)) = (is_apart, PartedSide::of(local), PartedSide::of(remote))
+            && one.content != other.content
+        {
+            self.outputs.push_back(Output::Parted(Parting { path: local.path.clone(), one, other }));
+        }
     }
 
     /// Returns whether the path is free for a new decision: a task for something older is dropped, one
