@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use crate::config::address::AddressError;
 use crate::config::brake::BrakeError;
+use crate::config::rate::RateError;
 use crate::config::size::SizeError;
+use crate::config::windows::WindowError;
 use crate::model::limits::CONFIG_LEN_MAX;
 use crate::model::limits::LABEL_LEN_MAX;
 use crate::model::limits::REVOCATIONS_MAX;
@@ -122,6 +124,12 @@ pub enum EditError {
     /// A setting of the brake is none.
     #[error(transparent)]
     Brake(#[from] BrakeError),
+    /// A rate is not one.
+    #[error(transparent)]
+    Rate(#[from] RateError),
+    /// A time of the week is none.
+    #[error(transparent)]
+    Window(#[from] WindowError),
     /// No such device is in the trust list.
     #[error("there is no device `{name}` here")]
     UnknownDevice {
@@ -254,7 +262,14 @@ impl EditError {
             Self::DeviceKnown { name } => {
                 return Some(format!("to rename it: kinfold device rename {} NEW", quoted(name)));
             }
-            Self::Label(_) | Self::Size(_) | Self::Brake(_) | Self::BadValue { .. } => return None,
+            Self::Label(_)
+            | Self::Size(_)
+            | Self::Brake(_)
+            | Self::Rate(_)
+            | Self::Window(_)
+            | Self::BadValue { .. } => {
+                return None;
+            }
             Self::Address(_) => "give the address in numbers, like 192.168.1.20 or [fd00::20]:25463",
             Self::UnknownFolder { .. } => "see `kinfold folder list`",
             Self::NotOffered { .. } => "it is taken as soon as the other device is connected and shares it",
@@ -270,7 +285,7 @@ impl EditError {
             Self::NotADirectory { .. } => "give the path of a directory",
             Self::NotUtf8 { .. } => "rename that directory",
             Self::UnknownKey { .. } => {
-                "settings are rescan_minutes, gitignore, history_days, history_size, brake and scrub_days"
+                "settings are rescan_minutes, gitignore, history_days, history_size, active, brake and scrub_days"
             }
         };
         Some(hint.to_owned())

@@ -16,16 +16,20 @@ mod events;
 mod folder;
 #[cfg(test)]
 mod folder_tests;
+mod greeting;
 pub mod history;
 mod hub;
 mod keeper;
+mod lanes;
 pub mod pairing;
 mod peer;
 mod place;
 mod pool;
+mod rates;
 pub mod recover;
 #[cfg(test)]
 mod recover_tests;
+mod rests;
 mod run;
 mod sandbox;
 mod seen;
@@ -72,7 +76,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const DYING_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two looks at which network interfaces there are.
 const INTERFACE_PAUSE: Duration = Duration::from_millis(500);
-/// Pause between two looks at where the folders lie.
+/// Pause between two looks at where the folders lie, and at the clock for those that rest.
 const LOOK_PAUSE: Duration = Duration::from_secs(2);
 /// Pause between two notes of which devices are connected.
 const SIGHTING_PAUSE: Duration = Duration::from_secs(600);
@@ -313,7 +317,8 @@ async fn keep_listening(
 }
 
 /// Looks now and then whether the folders still lie in the directories that this process may reach: a disk
-/// that is mounted late is another directory than the one that was there.
+/// that is mounted late is another directory than the one that was there. Looks at the clock, too: a timer would not
+/// know that it was set, or that the machine slept.
 async fn keep_looking(hub: Arc<Hub>) {
     let mut noted = Instant::now();
     loop {
@@ -325,6 +330,7 @@ async fn keep_looking(hub: Arc<Hub>) {
         let hub = hub.clone();
         let look = move || {
             hub.check_places();
+            hub.check_rests();
             if is_due {
                 hub.keep_sightings();
             }

@@ -14,6 +14,7 @@ mod endurance;
 mod hostile;
 mod independent;
 mod lab;
+mod limits;
 mod live;
 mod network;
 mod pairing;
