@@ -377,7 +377,12 @@ impl FrameWriter {
 
     /// Has what is written from now on keep to a rate besides.
     pub fn set_pace_of_frame(&mut self, meter: Option<Arc<Meter>>) {
-        self.pace_of_frame = meter.filter(|meter| meter.is_limited());
+        let meter = meter.filter(|meter| meter.is_limited());
+        if meter.as_ref().map(Arc::as_ptr) != self.pace_of_frame.as_ref().map(Arc::as_ptr) {
+            // What has gathered goes with what follows, and is of what went before.
+            let before = std::mem::replace(&mut self.pace_of_frame, meter);
+            before.iter().for_each(|before| before.spend(self.filled as u64));
+        }
     }
 
     /// Sends a frame, now or with the next flush.

@@ -187,6 +187,12 @@ mod tests {
         let second = sealed_len(frame::FRAME_PREFIX_LEN) as u128;
         assert_eq!(all.owed().unwrap().as_nanos(), first + second);
         assert_eq!(of_frame.owed().unwrap().as_nanos(), second);
+        // What goes together with something else is counted where it belongs.
+        writer.send(3, b"", &[7; 1000]).unwrap();
+        writer.set_pace_of_frame(None);
+        writer.send(4, b"", &[7; 2000]).unwrap();
+        writer.flush().unwrap();
+        assert_eq!(of_frame.owed().unwrap().as_nanos(), second + frame::FRAME_PREFIX_LEN as u128 + 1000);
         assert_eq!(reader.read().unwrap().body, [7; 200_000]);
         assert_eq!(reader.read().unwrap().kind, 2);
     }
