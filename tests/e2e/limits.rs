@@ -116,7 +116,7 @@ fn outside_of_its_times_a_folder_takes_note_of_all_and_exchanges_nothing() {
     b.write("there", "of b");
     wait_until("each takes note of its own", || a.folder(DATA).files == 2 && b.folder(DATA).files == 2);
     a.ok(&["folder", "scan", DATA]);
-    a.ok(&["history", a.root_text()]);
+    a.ok(&["history", &a.text("before")]);
     assert!(a.is_connected_to(&b) && !a.has("there") && !b.has("here"));
 
     a.ok(&["folder", "set", DATA, "active=always"]);
