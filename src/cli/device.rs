@@ -10,6 +10,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::config::Device;
 use crate::config::address;
+use crate::config::rate::Rates;
 use crate::model::id::DeviceId;
 use crate::model::id::DeviceIdError;
 
@@ -59,7 +60,7 @@ pub enum Command {
 /// Runs the command.
 pub fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Add { id, name, addresses } => add(context, Device { name, id, addresses })?,
+        Command::Add { id, name, addresses } => add(context, Device { name, id, addresses, rates: Rates::default() })?,
         Command::List { json } => list(context, json)?,
         Command::Rename { device, name } => rename(context, &device, &name)?,
         Command::Remove { device } => remove(context, &device)?,

@@ -5,16 +5,20 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+use jiff::Zoned;
 use serde::Serialize;
 
 use crate::cli::context::Context;
 use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::cli::when;
 use crate::config::Accept;
 use crate::config::Config;
 use crate::config::edit::NewFolder;
 use crate::config::error::EditError;
+use crate::config::windows::shortly;
 use crate::model::id::DeviceId;
 use crate::model::id::FolderId;
 use crate::model::rights::Right;
@@ -81,12 +85,20 @@ pub enum Command {
         /// The folder
         folder: String,
     },
-    /// Let a folder rest
+    /// Let a folder rest, until you say otherwise or until a time
     Pause {
         /// The folder
         folder: String,
+
+        /// Go on at this time: `18:00`, `tomorrow 8:00`, `monday` or `2026-05-31 18:00`
+        #[arg(long, value_name = "TIME", value_parser = ahead, conflicts_with = "end")]
+        until: Option<Timestamp>,
+
+        /// Go on after so long: `2h`, `90 minutes` or `3 days`
+        #[arg(long = "for", value_name = "LENGTH", value_parser = end)]
+        end: Option<Timestamp>,
     },
-    /// Let a folder that rests go on
+    /// Let a folder that was paused go on
     Resume {
         /// The folder
         folder: String,
@@ -105,7 +117,8 @@ pub enum Command {
         #[arg(long)]
         reject: bool,
     },
-    /// Change a setting of a folder: rescan_minutes, gitignore, history_days, history_size, brake, scrub_days or merge
+    /// Change a setting of a folder: rescan_minutes, gitignore, history_days, history_size, active, brake, scrub_days or
+    /// merge
     Set {
         /// The folder
         folder: String,
@@ -126,10 +139,7 @@ pub fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Accept { name, path, from } => accept(context, name, &path, &from)?,
         Command::List { json } => list(context, json)?,
         Command::Remove { folder } => remove(context, &folder)?,
-        Command::Pause { folder } => {
-            context.edit(|edit| Ok(edit.pause(&folder)?))?;
-            output::say(format_args!("`{}` rests", output::escaped(&folder)))?;
-        }
+        Command::Pause { folder, until, end } => pause(context, &folder, until.or(end))?,
         Command::Resume { folder } => {
             context.edit(|edit| Ok(edit.resume(&folder)?))?;
             output::say(format_args!("`{}` goes on", output::escaped(&folder)))?;
@@ -141,6 +151,22 @@ pub fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Done)
+}
+
+fn pause(context: &Context, folder: &str, until: Option<Timestamp>) -> Result<(), Failure> {
+    let name = output::escaped(folder);
+    match until {
+        None => {
+            context.edit(|edit| Ok(edit.pause(folder)?))?;
+            output::say(format_args!("`{name}` rests"))
+        }
+        Some(until) => {
+            context.edit(|edit| Ok(edit.pause_until(folder, until)?))?;
+            let now = Zoned::now();
+            let until = shortly(&until.to_zoned(now.time_zone().clone()), &now);
+            output::say(format_args!("`{name}` rests until {until}"))
+        }
+    }
 }
 
 fn add(context: &Context, path: &Path, name: &str, shares: &[String]) -> Result<(), Failure> {
@@ -232,13 +258,14 @@ fn list(context: &Context, json: bool) -> Result<(), Failure> {
     // The list is of use on a device without an identity, too.
     let own = context.own_id().ok();
     let mut rows = vec![];
+    let now = Timestamp::now();
     for folder in &config.folders {
         let members = folder.members.lines().iter().filter(|line| Some(line.device) != own);
         rows.push(Row {
             name: folder.name.clone(),
             path: folder.path.clone(),
             id: Some(folder.id.to_string()),
-            state: if folder.paused { "paused" } else { "active" },
+            state: if folder.is_paused(now) { "paused" } else { "active" },
             members: members
                 .filter_map(|line| Some(format!("{}:{}", name_of(&line.device), line.right?.as_str())))
                 .collect(),
@@ -325,6 +352,14 @@ pub fn make_directory(path: &Path) -> Result<bool, Failure> {
 pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     let doing = || format!("cannot tell what {} is", path.display());
     std::path::absolute(path).map_err(|error| Failure::from_error(&error).while_doing(&doing()))
+}
+
+fn ahead(text: &str) -> Result<Timestamp, String> {
+    when::parse_ahead(text, &Zoned::now())
+}
+
+fn end(text: &str) -> Result<Timestamp, String> {
+    when::parse_length(text, &Zoned::now())
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -119,8 +119,14 @@ fn exposition(status: Option<&Status>) -> String {
     text.0
 }
 
-const STATES: [FolderState; 5] =
-    [FolderState::Scanning, FolderState::Syncing, FolderState::Idle, FolderState::Stopped, FolderState::Paused];
+const STATES: [FolderState; 6] = [
+    FolderState::Scanning,
+    FolderState::Syncing,
+    FolderState::Idle,
+    FolderState::Stopped,
+    FolderState::Paused,
+    FolderState::Resting,
+];
 
 /// What is measured of each folder: name, kind, help, and where it is found.
 type OfFolder = (&'static str, &'static str, &'static str, fn(&FolderStatus) -> u64);

@@ -18,6 +18,7 @@ pub mod id;
 pub mod import;
 pub mod inbox;
 pub mod init;
+pub mod limit;
 pub mod live;
 pub mod log;
 pub mod logging;
@@ -86,6 +87,8 @@ enum Command {
     /// Choose which folders to sync, and with whom
     #[command(subcommand)]
     Folder(folder::Command),
+    /// Show how fast is sent and received, or bound it
+    Limit(limit::Args),
     /// Look at edits that were made apart, and settle them
     Conflicts(conflicts::Args),
     /// List the kept states of a file
@@ -163,6 +166,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Pair(args) => pair::run(&context, &args),
         Command::Device(command) => device::run(&context, command),
         Command::Folder(command) => folder::run(&context, command),
+        Command::Limit(args) => limit::run(&context, &args),
         Command::Conflicts(args) => conflicts::run(&context, args),
         Command::History(args) => history::run(&context, &args),
         Command::Restore(args) => restore::run(&context, &args),

@@ -32,6 +32,7 @@ use crate::config::edit::Edit;
 use crate::config::edit::NewFolder;
 use crate::config::error::check_label;
 use crate::config::load::real_path;
+use crate::config::rate::Rates;
 use crate::control::client::ControlError;
 use crate::daemon::pairing;
 use crate::keys::identity::Identity;
@@ -304,13 +305,13 @@ impl Pairing<'_> {
     fn device(&self, meeting: &Meeting, theirs: &Introduction) -> Device {
         let (id, addresses) = (meeting.peer(), meeting.addresses_of(theirs));
         if let Some(known) = self.config.device(&id) {
-            return Device { name: known.name.clone(), id, addresses };
+            return Device { name: known.name.clone(), id, addresses, rates: known.rates };
         }
         let plain = if check_label(&theirs.name).is_ok() { theirs.name.clone() } else { "device".to_owned() };
         let is_free = |name: &String| *name != self.config.name && self.config.device_named(name).is_none();
         let numbered = (2..).map(|n| format!("{plain}-{n}")).find(|name| check_label(name).is_err() || is_free(name));
         let name = if is_free(&plain) { plain } else { numbered.unwrap_or_else(|| "device".to_owned()) };
-        Device { name, id, addresses }
+        Device { name, id, addresses, rates: Rates::default() }
     }
 
     fn write(&self, edit: &mut Edit, device: &Device, folder: &Folder) -> Result<(), Failure> {

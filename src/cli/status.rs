@@ -3,6 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
+use jiff::Zoned;
+
 use crate::cli::context::Context;
 use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
@@ -12,9 +14,12 @@ use crate::cli::output::bytes;
 use crate::cli::output::counted;
 use crate::cli::output::escaped;
 use crate::cli::output::printable;
+use crate::config::windows::shortly;
 use crate::control::types::FolderState;
 use crate::control::types::FolderStatus;
+use crate::control::types::MemberStatus;
 use crate::control::types::PeerStatus;
+use crate::control::types::RatesStatus;
 use crate::control::types::SandboxStatus;
 use crate::control::types::Status;
 
@@ -63,9 +68,9 @@ fn text(status: &Status) -> Vec<String> {
         format!("{}  {}", escaped(&status.device.name), status.device.id),
         format!("talks to {}, listens on {}", policy(status), listen.join(" ")),
         confinement(&status.sandbox),
-        String::new(),
-        "Folders".to_owned(),
     ];
+    lines.extend(rates(&status.rates));
+    lines.extend([String::new(), "Folders".to_owned()]);
     let rows: Vec<_> = status.folders.iter().map(folder_row).collect();
     for (folder, row) in status.folders.iter().zip(output::columns(&rows)) {
         lines.push(format!("  {row}"));
@@ -78,7 +83,8 @@ fn text(status: &Status) -> Vec<String> {
     let rows: Vec<_> = status.peers.iter().map(peer_row).collect();
     for (peer, row) in status.peers.iter().zip(output::columns(&rows)) {
         lines.push(format!("  {row}"));
-        lines.extend(peer.hint.iter().map(|hint| format!("    {}", printable(hint))));
+        let notes = peer.hint.iter().map(|hint| printable(hint)).chain(rates(&peer.rates));
+        lines.extend(notes.map(|note| format!("    {note}")));
     }
     if status.peers.is_empty() {
         lines.push("  none yet: kinfold pair".to_owned());
@@ -133,13 +139,30 @@ pub fn state(folder: &FolderStatus) -> String {
     match (folder.state, folder.in_sync) {
         (FolderState::Idle, true) => "in sync".to_owned(),
         (FolderState::Idle, false) => "waits for other devices".to_owned(),
+        (FolderState::Paused, _) => format!("paused{}", until(folder)),
+        (FolderState::Resting, _) => format!("rests{}", until(folder)),
         (state, _) => state.as_str().to_owned(),
     }
+}
+
+fn until(folder: &FolderStatus) -> String {
+    let now = Zoned::now();
+    let shown = folder.rests_until.map(|until| shortly(&until.0.to_zoned(now.time_zone().clone()), &now));
+    shown.map_or_else(String::new, |until| format!(" until {until}"))
+}
+
+/// Returns in a line how fast is sent and received, where that is bounded.
+fn rates(rates: &RatesStatus) -> Option<String> {
+    let shown = |verb: &str, rate: Option<u64>| rate.map(|rate| format!("{verb} {}/s", bytes(rate)));
+    let parts = [shown("sends", rates.send_bytes), shown("receives", rates.receive_bytes)];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("{} at most", parts.join(" and ")))
 }
 
 fn folder_notes(folder: &FolderStatus) -> Vec<String> {
     let mut notes = vec![];
     notes.extend(folder.stopped_because.as_deref().map(printable));
+    notes.extend(rates(&folder.rates));
     if folder.need_files > 0 {
         let files = counted(folder.need_files, "file", "files");
         notes.push(format!("{files} still to come, {}", bytes(folder.need_bytes)));
@@ -151,7 +174,10 @@ fn folder_notes(folder: &FolderStatus) -> Vec<String> {
     if folder.problems > 0 {
         notes.push(format!("{}: kinfold inbox", counted(folder.problems, "problem", "problems")));
     }
-    let behind = folder.members.iter().filter(|member| !(member.connected && member.in_sync));
+    // Of a folder that rests nobody can say what others hold, and its own line says why.
+    let rests = matches!(folder.state, FolderState::Paused | FolderState::Resting);
+    let is_behind = |member: &&MemberStatus| !(member.connected && (member.in_sync || rests && member.name.is_some()));
+    let behind = folder.members.iter().filter(is_behind);
     for member in behind {
         let name = member.name.as_deref().map_or_else(|| member.id.to_string(), escaped);
         notes.push(match (&member.name, member.connected) {
@@ -185,9 +211,9 @@ mod tests {
     use std::path::Path;
 
     use crate::control::types::DeviceRef;
-    use crate::control::types::MemberStatus;
     use crate::control::types::PolicyStatus;
     use crate::control::types::RawPath;
+    use crate::control::types::Time;
     use crate::control::types::WatchStatus;
     use crate::model::id::DeviceId;
     use crate::model::id::FolderId;
@@ -206,6 +232,7 @@ mod tests {
             since: None,
             last_error: None,
             hint: None,
+            rates: RatesStatus::default(),
         }
     }
 
@@ -230,6 +257,8 @@ mod tests {
             history_bytes: 0,
             history_bytes_max: 0,
             members: vec![],
+            rests_until: None,
+            rates: RatesStatus::default(),
         }
     }
 
@@ -244,6 +273,7 @@ mod tests {
             sockets: vec!["tcp 10.0.0.1:25463 listens".to_owned()],
             watch: WatchStatus::default(),
             inbox: 0,
+            rates: RatesStatus::default(),
             sandbox: SandboxStatus {
                 mode: "on".to_owned(),
                 in_force: vec!["files".to_owned(), "system calls".to_owned()],
@@ -268,6 +298,32 @@ mod tests {
         Sockets
           tcp 10.0.0.1:25463 listens
         "#);
+    }
+
+    #[test]
+    fn rates_and_rests_are_told_where_they_are() {
+        let mut status = status();
+        let rates = |send, receive| RatesStatus { send_bytes: send, receive_bytes: receive };
+        status.rates = rates(Some(2 << 20), None);
+        status.peers[0].rates = rates(Some(1 << 20), Some(1 << 16));
+        status.folders[0].rates = rates(None, Some(1 << 15));
+        let lines = text(&status);
+        for line in [
+            "sends 2.00 MiB/s at most",
+            "    sends 1.00 MiB/s and receives 64.00 KiB/s at most",
+            "    receives 32.00 KiB/s at most",
+        ] {
+            assert!(lines.iter().any(|shown| shown == line), "{line}: {lines:#?}");
+        }
+        let told = |folder_state, until: Option<&str>| {
+            let rests_until = until.map(|until| Time(until.parse().unwrap()));
+            state(&FolderStatus { state: folder_state, rests_until, in_sync: false, ..folder() })
+        };
+        assert_eq!(told(FolderState::Paused, None), "paused");
+        assert_eq!(told(FolderState::Resting, None), "rests");
+        // By the clock of this machine, whatever its zone.
+        assert!(told(FolderState::Paused, Some("2001-06-15T12:00:00Z")).starts_with("paused until 2001-06-1"));
+        assert!(told(FolderState::Resting, Some("2001-06-15T12:00:00Z")).starts_with("rests until 2001-06-1"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Points in time as people say them: `yesterday 18:00`, `2 hours ago`, `monday`, `2026-05-31 18:00`.
 //!
-//! Only what is past: a time still to come is refused, for nothing was as it will be. The clock and its zone are
-//! arguments.
+//! [`parse`] reads what is past: a time still to come is refused, for nothing was as it will be. [`parse_ahead`] reads what
+//! is still to come. The clock and its zone are arguments.
 
 use jiff::Span;
 use jiff::Timestamp;
@@ -23,6 +23,55 @@ pub fn parse(text: &str, now: &Zoned) -> Result<Timestamp, String> {
         return Err("that is still to come".to_owned());
     }
     Ok(time)
+}
+
+/// What to write, where a time to come was not understood.
+const FORMS_AHEAD: &str = "write it like `18:00`, `tomorrow 8:00`, `monday` or `2026-05-31 18:00`";
+
+/// Reads a point in time that is still to come, as it is meant at `now`.
+pub fn parse_ahead(text: &str, now: &Zoned) -> Result<Timestamp, String> {
+    let text = text.trim();
+    let time = exact(text, now).or_else(|| next(&text.to_lowercase(), now)).ok_or(FORMS_AHEAD)?;
+    if time <= now.timestamp() {
+        return Err("that is past already".to_owned());
+    }
+    Ok(time)
+}
+
+/// Reads how long something lasts, and returns when it ends.
+pub fn parse_length(text: &str, now: &Zoned) -> Result<Timestamp, String> {
+    let span = text.trim().parse::<Span>().ok().filter(|span| span.is_positive());
+    let end = span.and_then(|span| now.checked_add(span).ok());
+    end.map(|end| end.timestamp()).ok_or_else(|| "write it like `2h`, `90 minutes`, `1d 12h` or `3 days`".to_owned())
+}
+
+/// The next time of a clock, of a day, or of both.
+fn next(text: &str, now: &Zoned) -> Option<Timestamp> {
+    let (day, clock) = match text.split_once(' ') {
+        Some((day, clock)) => (day, clock_time(clock.trim())?),
+        None => match clock_time(text) {
+            Some(clock) => {
+                let today = at(now, now.date(), clock)?;
+                let is_past = today <= now.timestamp();
+                return if is_past { at(now, now.date().tomorrow().ok()?, clock) } else { Some(today) };
+            }
+            None => (text, Clock::midnight()),
+        },
+    };
+    let date = match day {
+        "today" => now.date(),
+        "tomorrow" => now.date().tomorrow().ok()?,
+        name => {
+            // The next of that name, today included if the clock has not passed yet.
+            let ahead = i64::from(now.weekday().until(weekday(name)?));
+            let date = now.date().checked_add(ahead.days()).ok()?;
+            match at(now, date, clock)? {
+                time if time <= now.timestamp() => date.checked_add(7.days()).ok()?,
+                _ => date,
+            }
+        }
+    };
+    at(now, date, clock)
 }
 
 /// Reads a timestamp, or a date and time on the clock of this machine.
@@ -149,6 +198,55 @@ mod tests {
         check("1 week ago", "2026-03-24T15:30:00");
         check("a month ago", "2026-02-28T15:30:00");
         check("0 days ago", "2026-03-31T15:30:00");
+    }
+
+    #[test]
+    fn times_to_come_are_read_as_people_say_them() {
+        let ahead = |text: &str| {
+            let local = parse_ahead(text, &now()).unwrap_or_else(|error| panic!("{text}: {error}"));
+            local.to_zoned(now().time_zone().clone()).datetime().to_string()
+        };
+        for (text, time) in [
+            ("2026-04-01 18:00", "2026-04-01T18:00:00"),
+            ("2026-03-31T16:00:00Z", "2026-03-31T18:00:00"),
+            ("18:00", "2026-03-31T18:00:00"),
+            ("9:00", "2026-04-01T09:00:00"),
+            ("midnight", "2026-04-01T00:00:00"),
+            ("today 23:00", "2026-03-31T23:00:00"),
+            ("Tomorrow 8:00", "2026-04-01T08:00:00"),
+            ("tomorrow", "2026-04-01T00:00:00"),
+            ("monday", "2026-04-06T00:00:00"),
+            ("tuesday 16:00", "2026-03-31T16:00:00"),
+            ("tue 15:00", "2026-04-07T15:00:00"),
+        ] {
+            assert_eq!(ahead(text), time, "{text}");
+        }
+        for text in ["", "soon", "25:00", "yesterday", "tomorrow at 6", "2 hours ago"] {
+            assert_eq!(parse_ahead(text, &now()), Err(FORMS_AHEAD.to_owned()), "{text}");
+        }
+        for text in ["2026-03-31 15:00", "today 9:00"] {
+            assert_eq!(parse_ahead(text, &now()), Err("that is past already".to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_read_as_people_write_them() {
+        let ends = |text: &str| {
+            let end = parse_length(text, &now()).unwrap_or_else(|error| panic!("{text}: {error}"));
+            end.to_zoned(now().time_zone().clone()).datetime().to_string()
+        };
+        for (text, time) in [
+            ("2h", "2026-03-31T17:30:00"),
+            (" 90 minutes", "2026-03-31T17:00:00"),
+            ("1d 12h", "2026-04-02T03:30:00"),
+            ("3 days", "2026-04-03T15:30:00"),
+            ("30s", "2026-03-31T15:30:30"),
+        ] {
+            assert_eq!(ends(text), time, "{text}");
+        }
+        for text in ["", "2", "0h", "-2h", "2 hours ago", "long", "99999999 years"] {
+            assert!(parse_length(text, &now()).is_err(), "{text}");
+        }
     }
 
     #[test]

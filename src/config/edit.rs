@@ -34,6 +34,7 @@ use crate::config::load::real_path;
 use crate::config::merge;
 use crate::config::paths::Paths;
 use crate::config::size::HistorySize;
+use crate::config::windows::Windows;
 use crate::model::brake::Thresholds;
 use crate::model::id::DeviceId;
 use crate::model::id::FolderId;
@@ -305,23 +306,29 @@ impl Edit {
         Ok(path)
     }
 
-    /// Lets a folder rest. Returns whether it did not already.
+    /// Lets a folder rest until a person says otherwise. Returns whether it did not already.
     pub fn pause(&mut self, name: &str) -> Result<bool, EditError> {
         let at = self.folder_at(name)?;
         let changes = !self.config.folders[at].paused;
         if changes {
-            self.apply(|doc| row(doc, "folders", at)["paused"] = toml_edit::value(true))?;
+            self.apply(|doc| {
+                let row = row(doc, "folders", at);
+                row.remove("paused_until");
+                row["paused"] = toml_edit::value(true);
+            })?;
         }
         Ok(changes)
     }
 
-    /// Lets a folder go on. Returns whether it rested.
+    /// Lets a folder go on. Returns whether a person had let it rest.
     pub fn resume(&mut self, name: &str) -> Result<bool, EditError> {
         let at = self.folder_at(name)?;
-        let changes = self.config.folders[at].paused;
+        let changes = self.config.folders[at].paused || self.config.folders[at].paused_until.is_some();
         if changes {
             self.apply(|doc| {
-                row(doc, "folders", at).remove("paused");
+                let row = row(doc, "folders", at);
+                row.remove("paused");
+                row.remove("paused_until");
             })?;
         }
         Ok(changes)
@@ -402,13 +409,13 @@ impl Edit {
         self.apply(|doc| write_lines(row(doc, "folders", at), members.lines()))
     }
 
-    fn device_at(&self, name: &str) -> Result<usize, EditError> {
+    pub(super) fn device_at(&self, name: &str) -> Result<usize, EditError> {
         let id = DeviceId::parse(name).ok();
         let found = self.config.devices.iter().position(|device| device.name == name || Some(device.id) == id);
         found.ok_or_else(|| EditError::UnknownDevice { name: name.to_owned() })
     }
 
-    fn folder_at(&self, name: &str) -> Result<usize, EditError> {
+    pub(super) fn folder_at(&self, name: &str) -> Result<usize, EditError> {
         if let Some(at) = self.config.folders.iter().position(|folder| folder.name == name) {
             return Ok(at);
         }
@@ -499,6 +506,11 @@ fn setting(key: &str, text: &str) -> Result<(&'static str, Item), EditError> {
         "gitignore" => {
             let on: bool = text.parse().map_err(|_| bad("gitignore", "give true or false"))?;
             Ok(("gitignore", toml_edit::value(on)))
+        }
+        "active" => {
+            let texts: Vec<_> = text.split(',').map(str::trim).filter(|text| *text != "always").collect();
+            texts.iter().try_for_each(|text| Windows::default().add(text))?;
+            Ok(("active", toml_edit::value(Array::from_iter(texts))))
         }
         "brake" => {
             let on = brake::parse(text)?;
@@ -600,7 +612,9 @@ fn template(name: &str, listen: &[SocketAddr]) -> String {
 #
 # [[devices]]  the devices that this one trusts: name, id, addresses (where discovery does not reach)
 # [[folders]]  the folders it keeps: name, id, path, members, and if wished
-#              paused = true         rests for now
+#              paused = true         rests for now; or paused_until = "2026-05-31 18:00"
+#              active = ["Mon-Fri 18:00-08:00", "Sat-Sun"]   exchanges nothing at other times
+#              send_rate = "2 MiB/s", receive_rate   as below, for this folder alone
 #              rescan_minutes = 60   a full scan so often, besides watching for changes; 0: never
 #              gitignore = true      what .gitignore names is not synced, as with .kinfoldignore
 #              history_days, history_size   as days and size below, for this folder alone
@@ -629,6 +643,10 @@ name = {name}
 # such as that of a VPN:
 # allow = ["100.64.0.0/10"]
 mode = "lan"
+
+# How much goes over the network in a second, with all devices together. The same keys bound a device.
+# send_rate = "2 MiB/s"
+# receive_rate = "20 Mbit/s"
 "#
     )
 }
@@ -636,6 +654,8 @@ mode = "lan"
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::config::rate::Rates;
 
     use crate::config::error::LabelError;
 
@@ -651,7 +671,7 @@ mod tests {
     const OWN: u8 = 1;
 
     fn device(name: &str, n: u8) -> Device {
-        Device { name: name.to_owned(), id: id(n), addresses: vec![] }
+        Device { name: name.to_owned(), id: id(n), addresses: vec![], rates: Rates::default() }
     }
 
     impl Home {
@@ -919,13 +939,16 @@ members = [
         assert!(edit.set("data", "gitignore", "true").unwrap());
         assert!(edit.set("data", "rescan_minutes", "0").unwrap());
         assert!(edit.set("data", "scrub_days", "90").unwrap() && edit.set("data", "scrub_days", "x").is_err());
+        assert!(edit.set("data", "active", "Mon-Fri 18:00-08:00, Sat-Sun").unwrap());
+        assert_eq!(edit.config().folders[0].active.to_string(), "Mon-Fri 18:00-08:00, Sat-Sun");
+        assert!(edit.set("data", "active", "always").unwrap() && edit.config().folders[0].active.is_empty());
         assert!(edit.set("data", "brake", "off").unwrap());
         assert_eq!(edit.config().folders[0].brake, None);
         assert!(edit.set("data", "brake", "7 files, 5%").unwrap());
         assert!(edit.set("data", "brake", "on").unwrap() && !edit.set("data", "brake", "on").unwrap());
         assert!(edit.set("data", "merge", " text ").unwrap() && !edit.set("data", "merge", "text").unwrap());
         let bad = [("history_days", "many"), ("history_size", "x"), ("gitignore", "1"), ("rescan_minutes", "-1")];
-        for (key, text) in bad.into_iter().chain([("brake", "loose"), ("merge", "all")]) {
+        for (key, text) in bad.into_iter().chain([("brake", "loose"), ("merge", "all"), ("active", "soon")]) {
             assert!(edit.set("data", key, text).is_err(), "{key}={text}");
         }
         assert!(matches!(edit.set("data", "name", "x"), Err(EditError::UnknownKey { .. })));

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use crate::config::address::AddressError;
 use crate::config::brake::BrakeError;
 use crate::config::merge::MergeError;
+use crate::config::rate::RateError;
 use crate::config::size::SizeError;
+use crate::config::windows::WindowError;
 use crate::model::limits::CONFIG_LEN_MAX;
 use crate::model::limits::LABEL_LEN_MAX;
 use crate::model::limits::REVOCATIONS_MAX;
@@ -126,6 +128,12 @@ pub enum EditError {
     /// A way to merge is none.
     #[error(transparent)]
     Merge(#[from] MergeError),
+    /// A rate is not one.
+    #[error(transparent)]
+    Rate(#[from] RateError),
+    /// A time of the week is none.
+    #[error(transparent)]
+    Window(#[from] WindowError),
     /// No such device is in the trust list.
     #[error("there is no device `{name}` here")]
     UnknownDevice {
@@ -258,7 +266,15 @@ impl EditError {
             Self::DeviceKnown { name } => {
                 return Some(format!("to rename it: kinfold device rename {} NEW", quoted(name)));
             }
-            Self::Label(_) | Self::Size(_) | Self::Brake(_) | Self::Merge(_) | Self::BadValue { .. } => return None,
+            Self::Label(_)
+            | Self::Size(_)
+            | Self::Brake(_)
+            | Self::Merge(_)
+            | Self::Rate(_)
+            | Self::Window(_)
+            | Self::BadValue { .. } => {
+                return None;
+            }
             Self::Address(_) => "give the address in numbers, like 192.168.1.20 or [fd00::20]:25463",
             Self::UnknownFolder { .. } => "see `kinfold folder list`",
             Self::NotOffered { .. } => "it is taken as soon as the other device is connected and shares it",
@@ -274,7 +290,7 @@ impl EditError {
             Self::NotADirectory { .. } => "give the path of a directory",
             Self::NotUtf8 { .. } => "rename that directory",
             Self::UnknownKey { .. } => {
-                "settings are rescan_minutes, gitignore, history_days, history_size, brake, scrub_days and merge"
+                "settings are rescan_minutes, gitignore, history_days, history_size, active, brake, scrub_days and merge"
             }
         };
         Some(hint.to_owned())

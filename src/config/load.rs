@@ -11,6 +11,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use toml::Spanned;
 
 use crate::config::Accept;
@@ -33,6 +36,8 @@ use crate::config::file;
 use crate::config::merge;
 use crate::config::merge::Merge;
 use crate::config::paths::Paths;
+use crate::config::rate::Rate;
+use crate::config::rate::Rates;
 use crate::config::raw::RawAccept;
 use crate::config::raw::RawConfig;
 use crate::config::raw::RawDevice;
@@ -44,6 +49,8 @@ use crate::config::raw::RawRevoked;
 use crate::config::raw::RawSize;
 use crate::config::size::HistorySize;
 use crate::config::subnet::Subnet;
+use crate::config::windows::WINDOWS_MAX;
+use crate::config::windows::Windows;
 use crate::model::brake::Thresholds;
 use crate::model::id::DeviceId;
 use crate::model::id::FolderId;
@@ -155,7 +162,16 @@ impl Reader<'_> {
             .each(&raw.allow, |text| Subnet::parse(text.get_ref()).map_err(|error| self.fault(text.span(), error)))?;
         let interfaces = self.each(&raw.interfaces, |name| self.interface(name))?;
         let discovery = raw.discovery.unwrap_or(true);
-        Ok(Network { listen, mode, allow, interfaces, discovery })
+        let rates = self.rates(raw.send_rate.as_ref(), raw.receive_rate.as_ref())?;
+        Ok(Network { listen, mode, allow, interfaces, discovery, rates })
+    }
+
+    fn rates(&self, send: Option<&Spanned<String>>, receive: Option<&Spanned<String>>) -> Result<Rates, Fault> {
+        let rate = |raw: Option<&Spanned<String>>| match raw {
+            None => Ok(None),
+            Some(raw) => Rate::parse(raw.get_ref()).map_err(|error| self.fault(raw.span(), error)),
+        };
+        Ok(Rates { send: rate(send)?, receive: rate(receive)? })
     }
 
     fn interface(&self, raw: &Spanned<String>) -> Result<String, Fault> {
@@ -217,6 +233,7 @@ impl Reader<'_> {
             name: self.label(&raw.name)?,
             id: self.device_id(&raw.id)?,
             addresses: self.each(&raw.addresses, |text| self.address(text, address::parse_device))?,
+            rates: self.rates(raw.send_rate.as_ref(), raw.receive_rate.as_ref())?,
         })
     }
 
@@ -229,6 +246,9 @@ impl Reader<'_> {
                 .ok_or_else(|| self.fault(raw.id.span(), "a folder id has 32 hexadecimal digits"))?,
             path: self.place(&raw.path)?,
             paused: raw.paused,
+            paused_until: raw.paused_until.as_ref().map(|text| self.time(text)).transpose()?,
+            active: self.windows(&raw.active)?,
+            rates: self.rates(raw.send_rate.as_ref(), raw.receive_rate.as_ref())?,
             members: self.members(raw)?,
             rescan: (rescan_minutes > 0).then(|| Duration::from_secs(u64::from(rescan_minutes) * 60)),
             gitignore: raw.gitignore,
@@ -246,6 +266,29 @@ impl Reader<'_> {
                 Some(text) => merge::parse(text.get_ref()).map_err(|error| self.fault(text.span(), error))?,
             },
         })
+    }
+
+    /// Reads a point in time: with its offset, or by the clock of this machine.
+    fn time(&self, raw: &Spanned<String>) -> Result<Timestamp, Fault> {
+        let text = raw.get_ref().trim();
+        let local = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::system()).ok().map(|time| time.timestamp());
+        text.parse().ok().or_else(local).ok_or_else(|| Fault {
+            hint: Some("write it like \"2026-05-31 18:00\" or \"2026-05-31T18:00+02:00\"".to_owned()),
+            ..self.fault(raw.span(), format!("`{}` is no point in time", text.escape_default()))
+        })
+    }
+
+    fn windows(&self, raw: &[Spanned<String>]) -> Result<Windows, Fault> {
+        let mut windows = Windows::default();
+        for (n, text) in raw.iter().enumerate() {
+            if n == WINDOWS_MAX {
+                return Err(
+                    self.fault(text.span(), format!("a folder is active at {WINDOWS_MAX} times of the week at most"))
+                );
+            }
+            windows.add(text.get_ref()).map_err(|error| self.fault(text.span(), error))?;
+        }
+        Ok(windows)
     }
 
     fn members(&self, raw: &RawFolder) -> Result<Members, Fault> {

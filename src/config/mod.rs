@@ -9,21 +9,28 @@ pub mod edit;
 
 pub mod error;
 pub mod file;
+pub mod limit;
 pub mod load;
 pub mod merge;
 pub mod paths;
+pub mod rate;
 pub mod raw;
 pub mod revoke;
 pub mod size;
 pub mod subnet;
+pub mod windows;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::config::merge::Merge;
+use crate::config::rate::Rates;
 use crate::config::size::HistorySize;
 use crate::config::subnet::Subnet;
+use crate::config::windows::Windows;
 use crate::model::brake::Thresholds;
 use crate::model::id::DeviceId;
 use crate::model::id::FolderId;
@@ -68,6 +75,8 @@ pub struct Network {
     pub interfaces: Vec<String>,
     /// Whether trusted devices are looked for on the network, and this one lets them find it.
     pub discovery: bool,
+    /// How much goes over the network in a second, with all devices together.
+    pub rates: Rates,
 }
 
 /// Which addresses are talked to at all.
@@ -130,6 +139,8 @@ pub struct Device {
     pub id: DeviceId,
     /// Where it can be reached; never port 0.
     pub addresses: Vec<SocketAddr>,
+    /// How much goes to it and comes from it in a second.
+    pub rates: Rates,
 }
 
 /// What was said of a device that was lost or stolen.
@@ -152,8 +163,14 @@ pub struct Folder {
     pub id: FolderId,
     /// Where it lies, as written; absolute.
     pub path: PathBuf,
-    /// Whether it rests for now.
+    /// Whether it rests until a person says otherwise.
     pub paused: bool,
+    /// Until when it rests.
+    pub paused_until: Option<Timestamp>,
+    /// At which times of the week anything is exchanged.
+    pub active: Windows,
+    /// How much of it goes over the network in a second, with all devices together.
+    pub rates: Rates,
     /// Who belongs to it.
     pub members: Members,
     /// Time between two full scans; `None` relies on being told of changes.
@@ -181,6 +198,13 @@ pub struct Accept {
     pub from: DeviceId,
     /// With whom it is to be shared onward as soon as it is here.
     pub shares: Vec<(DeviceId, Right)>,
+}
+
+impl Folder {
+    /// Returns whether a person let it rest.
+    pub fn is_paused(&self, now: Timestamp) -> bool {
+        self.paused || self.paused_until.is_some_and(|until| now < until)
+    }
 }
 
 impl Config {

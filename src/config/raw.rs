@@ -49,6 +49,10 @@ pub struct RawNetwork {
     pub interfaces: Vec<Spanned<String>>,
     /// Whether devices find each other.
     pub discovery: Option<bool>,
+    /// How much may be sent in a second.
+    pub send_rate: Option<Spanned<String>>,
+    /// How much may be received in a second.
+    pub receive_rate: Option<Spanned<String>>,
 }
 
 /// `[history]`.
@@ -82,6 +86,10 @@ pub struct RawDevice {
     /// Where it can be reached.
     #[serde(default)]
     pub addresses: Vec<Spanned<String>>,
+    /// How much it may be sent in a second.
+    pub send_rate: Option<Spanned<String>>,
+    /// How much may be received from it in a second.
+    pub receive_rate: Option<Spanned<String>>,
 }
 
 /// One of `[[folders]]`.
@@ -97,6 +105,15 @@ pub struct RawFolder {
     /// Whether it rests.
     #[serde(default)]
     pub paused: bool,
+    /// Until when it rests.
+    pub paused_until: Option<Spanned<String>>,
+    /// At which times of the week it exchanges anything.
+    #[serde(default)]
+    pub active: Vec<Spanned<String>>,
+    /// How much of it may be sent in a second.
+    pub send_rate: Option<Spanned<String>>,
+    /// How much of it may be received in a second.
+    pub receive_rate: Option<Spanned<String>>,
     /// Who belongs to it.
     #[serde(default)]
     pub members: Vec<RawMember>,

@@ -130,6 +130,8 @@ fn next_stamp(known: Option<&Revoked>) -> u64 {
 mod tests {
     use super::*;
 
+    use crate::config::rate::Rates;
+
     use crate::config::Device;
     use crate::config::edit::init;
     use crate::config::paths::Paths;
@@ -151,7 +153,11 @@ mod tests {
             init(&home.paths(), "h", &[]).unwrap();
             home.change(|edit| {
                 for (n, name) in [(2, "two"), (3, "three")] {
-                    edit.add_device(&id(1), &Device { name: name.into(), id: id(n), addresses: vec![] }).unwrap();
+                    edit.add_device(
+                        &id(1),
+                        &Device { name: name.into(), id: id(n), addresses: vec![], rates: Rates::default() },
+                    )
+                    .unwrap();
                 }
             });
             home
@@ -185,7 +191,11 @@ mod tests {
         home.change(|edit| edit.revoke_device(&id(1), "two").unwrap());
         assert_eq!(home.config().revocation(&id(2)).unwrap().said, said(2, 1, false));
         home.change(|edit| {
-            edit.add_device(&id(1), &Device { name: "new two".into(), id: id(2), addresses: vec![] }).unwrap();
+            edit.add_device(
+                &id(1),
+                &Device { name: "new two".into(), id: id(2), addresses: vec![], rates: Rates::default() },
+            )
+            .unwrap();
         });
         assert_eq!(home.config().revocation(&id(2)).unwrap().said, said(2, 2, true));
         assert!(home.config().device(&id(2)).is_some());

@@ -45,6 +45,20 @@ pub struct Status {
     /// What the daemon took from itself.
     #[serde(default)]
     pub sandbox: SandboxStatus,
+    /// Rates that all devices together keep to.
+    #[serde(default)]
+    pub rates: RatesStatus,
+}
+
+/// Rates that are kept to.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RatesStatus {
+    /// Bytes that are sent in a second at most; missing where there is no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_bytes: Option<u64>,
+    /// Bytes that are received in a second at most; missing where there is no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receive_bytes: Option<u64>,
 }
 
 /// What a daemon took from itself, so that whoever takes it over gains little.
@@ -110,6 +124,9 @@ pub struct PeerStatus {
     /// What to do about that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Rates that it is spoken to at.
+    #[serde(default)]
+    pub rates: RatesStatus,
 }
 
 /// A folder.
@@ -158,6 +175,12 @@ pub struct FolderStatus {
     pub history_bytes_max: u64,
     /// Who belongs to it, this device left out.
     pub members: Vec<MemberStatus>,
+    /// When it goes on by itself, where it is paused or rests until a time that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rests_until: Option<Time>,
+    /// Rates that it keeps to.
+    #[serde(default)]
+    pub rates: RatesStatus,
 }
 
 /// A file on its way here.
@@ -185,6 +208,8 @@ pub enum FolderState {
     Stopped,
     /// A person let it rest.
     Paused,
+    /// It takes note of what is done here and exchanges nothing, for it is not its time of the week.
+    Resting,
 }
 
 impl FolderState {
@@ -196,6 +221,7 @@ impl FolderState {
             Self::Idle => "idle",
             Self::Stopped => "stopped",
             Self::Paused => "paused",
+            Self::Resting => "resting",
         }
     }
 }

@@ -24,6 +24,8 @@ use crate::daemon::history;
 use crate::daemon::hub::{Hub, Slot, State, chain};
 use crate::daemon::merging::{Sides, merge_sides};
 use crate::daemon::place::Place;
+use crate::daemon::rates;
+use crate::daemon::rests::Rest;
 use crate::daemon::run::wall_ns;
 use crate::engine::brake::HeldCounts;
 use crate::engine::folder;
@@ -177,6 +179,10 @@ impl Daemon {
             // It is being started: its index is opened, and then it is scanned.
             None => folder_state = FolderState::Scanning,
         }
+        let rest = state.rests.get(id).copied();
+        if matches!(rest, Some(Rest::NotNow(_))) && folder_state != FolderState::Stopped {
+            folder_state = FolderState::Resting;
+        }
         let peers = report.as_ref().map(|r| r.status.peers.clone()).unwrap_or_default();
         let folder = state.config.folder(id);
         let lines = folder.map(|f| f.members.lines().to_vec()).unwrap_or_default();
@@ -195,7 +201,7 @@ impl Daemon {
             id: *id,
             path: RawPath(asked.path.clone()),
             state: folder_state,
-            in_sync: report.as_ref().is_some_and(|r| r.is_settled),
+            in_sync: rest.is_none() && report.as_ref().is_some_and(|r| r.is_settled),
             stopped_because,
             files: totals.files,
             dirs: totals.dirs,
@@ -218,6 +224,8 @@ impl Daemon {
             history_bytes: report.as_ref().map_or(0, |r| r.history_bytes),
             history_bytes_max,
             members: members.collect(),
+            rests_until: rest.and_then(Rest::until).map(Time),
+            rates: rates::shown(folder.map(|folder| folder.rates)),
         }
     }
 
@@ -286,6 +294,7 @@ impl Daemon {
                     ),
                     None => None,
                 },
+                rates: rates::shown(Some(device.rates)),
             }
         };
         state.config.devices.iter().map(status).collect()
@@ -425,7 +434,7 @@ impl Api for Daemon {
         let limit_reached =
             problems.iter().any(|(_, list)| list.iter().any(|problem| problem.kind == ProblemKind::WatchLimit));
         let listening = self.hub.listening();
-        let (own, policy) = {
+        let (own, policy, rates) = {
             let state = self.hub.lock();
             let network = &state.config.network;
             let allow = network.allow.iter().map(|net| format!("{}/{}", net.first(), net.prefix_bits())).collect();
@@ -437,7 +446,7 @@ impl Api for Daemon {
                 interfaces_away: listening.away,
                 discovery: network.discovery,
             };
-            (own, policy)
+            (own, policy, rates::shown(Some(network.rates)))
         };
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -450,6 +459,7 @@ impl Api for Daemon {
             watch: WatchStatus { dirs: folders.iter().map(|folder| folder.dirs).sum(), limit_reached },
             folders,
             sockets: self.sockets(),
+            rates,
         })
     }
 
@@ -524,9 +534,13 @@ impl Api for Daemon {
 
     fn sync_state(&self, folder: Option<&str>) -> Result<SyncState, ApiError> {
         for (id, asked) in self.named(folder)? {
-            let is_paused = matches!(self.hub.lock().folders.get(&id), Some(Slot::Paused));
-            if is_paused && folder.is_none() {
+            let rest = self.hub.lock().rests.get(&id).copied();
+            if rest.is_some() && folder.is_none() {
                 continue;
+            }
+            if let Some(rest) = rest {
+                let why = format!("{}: {}", asked.name, rest.text(&jiff::Zoned::now()));
+                return Ok(SyncState { in_sync: false, why: Some(why) });
             }
             let why = match asked.ask(Command::Status) {
                 Ok(report) if report.is_settled => continue,

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use jiff::Zoned;
 use tokio::sync::watch;
 
 use crate::config::edit::Edit;
@@ -22,6 +23,8 @@ use crate::daemon::events::{Events, What};
 use crate::daemon::folder::{Command, FolderHandle, FromPeer, Settings};
 use crate::daemon::peer::{self, Outgoing, PeerSender};
 use crate::daemon::pool::Pool;
+use crate::daemon::rates::{Flow, Metering};
+use crate::daemon::rests::{self, Rest};
 use crate::daemon::run::wall_ns;
 use crate::daemon::sandbox::Sandbox;
 use crate::daemon::sightings::Sightings;
@@ -38,7 +41,7 @@ use crate::net::connection::{Connection, ConnectionError, FrameReader, Link};
 use crate::net::endpoint::Endpoint;
 use crate::net::policy::Policy;
 use crate::net::renewal;
-use crate::wire::message::{FolderHello, Goodbye, Hello, Message};
+use crate::wire::message::{FolderHello, Goodbye, Message};
 
 /// A folder of the configuration: running, resting, or not able to.
 pub enum Slot {
@@ -104,6 +107,8 @@ pub struct State {
     pub sessions: BTreeMap<DeviceId, Session>,
     /// Why others are not.
     pub troubles: BTreeMap<DeviceId, Trouble>,
+    /// Which folders rest now, and why.
+    pub rests: BTreeMap<FolderId, Rest>,
     peers_with_aes: BTreeMap<DeviceId, bool>,
     is_stopping: bool,
 }
@@ -119,7 +124,9 @@ pub struct Hub {
     pool: Mutex<Option<Arc<Pool>>>,
     state: Mutex<State>,
     /// Held while a configuration is put in force, so that it is one at a time.
-    applying: Mutex<()>,
+    pub(super) applying: Mutex<()>,
+    /// What sessions keep to.
+    rates: Arc<Metering>,
     sessions_begun: AtomicU64,
     /// Counts changes of sessions and configuration, for those who dial.
     changes: watch::Sender<u64>,
@@ -160,6 +167,7 @@ impl Hub {
             folders: BTreeMap::new(),
             sessions: BTreeMap::new(),
             troubles: BTreeMap::new(),
+            rests: BTreeMap::new(),
             peers_with_aes: BTreeMap::new(),
             is_stopping: false,
         };
@@ -170,6 +178,7 @@ impl Hub {
             pool: Mutex::new(Some(Arc::new(pool))),
             state: Mutex::new(state),
             applying: Mutex::new(()),
+            rates: Arc::default(),
             sessions_begun: AtomicU64::new(0),
             changes: watch::Sender::new(0),
             sandbox,
@@ -217,7 +226,13 @@ impl Hub {
             return;
         }
         let applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        self.put_in_force(config, applying);
+    }
+
+    /// Has all be as a configuration says, at this time.
+    pub(super) fn put_in_force(self: &Arc<Self>, config: Config, applying: MutexGuard<'_, ()>) {
         self.endpoint.set_policy(policy_of(&config));
+        self.rates.set(&config);
         let mut stopped = Vec::new();
         let mut begun = Vec::new();
         let revoked_before: Vec<Revocation>;
@@ -229,16 +244,16 @@ impl Hub {
             self.apply_devices(&mut state, &config);
             let old = std::mem::replace(&mut state.config, config.clone());
             revoked_before = old.revoked.iter().map(|revoked| revoked.said).collect();
+            state.rests = rests::of_all(&config, &Zoned::now());
             let wanted: BTreeMap<FolderId, &config::Folder> = config.folders.iter().map(|f| (f.id, f)).collect();
             let known: Vec<FolderId> = state.folders.keys().copied().collect();
             for id in known {
+                let is_paused = state.is_paused(&id);
                 let settings = wanted.get(&id).map(|folder| self.settings_of(folder));
                 let stays = match (&state.folders[&id], wanted.get(&id)) {
                     (_, None) => false,
-                    (Slot::Running(handle), Some(folder)) => {
-                        !folder.paused && Some(&handle.settings) == settings.as_ref()
-                    }
-                    (Slot::Paused, Some(folder)) => folder.paused,
+                    (Slot::Running(handle), Some(_)) => !is_paused && Some(&handle.settings) == settings.as_ref(),
+                    (Slot::Paused, Some(_)) => is_paused,
                     (Slot::Failed(_), Some(_)) => false,
                 };
                 if !stays && let Some(slot) = state.folders.remove(&id) {
@@ -259,7 +274,8 @@ impl Hub {
             }
         }
         for folder in begun {
-            let slot = if folder.paused { Slot::Paused } else { self.begin_folder(&folder) };
+            let is_paused = self.lock().is_paused(&folder.id);
+            let slot = if is_paused { Slot::Paused } else { self.begin_folder(&folder) };
             self.lock().folders.insert(folder.id, slot);
         }
         drop(applying);
@@ -397,7 +413,7 @@ impl Hub {
     pub fn begin_session(self: &Arc<Self>, connection: Connection) {
         let link = connection.link().clone();
         let number = self.sessions_begun.fetch_add(1, Ordering::Relaxed) + 1;
-        let (sender, queue) = peer::queue(number, connection.cutter());
+        let (sender, queue) = peer::queue(number, connection.cutter(), Flow::with(&self.rates, &link.peer));
         let (reader, mut writer) = connection.split_renewing(self.endpoint.clone(), renewal::monotonic());
         let own = self.identity.device_id();
         let dialer_of = |link: &Link| if link.outgoing { own } else { link.peer };
@@ -514,46 +530,6 @@ impl Hub {
         }
     }
 
-    /// Says hello: who we are, and which folders we share.
-    fn greet(&self, device: &DeviceId, sender: &PeerSender) {
-        let (name, ids) = {
-            let state = self.lock();
-            let shared = state.config.folders.iter().filter(|f| f.members.right_of(device).is_some() && !f.paused);
-            (state.config.name.clone(), shared.map(|f| f.id).collect::<Vec<_>>())
-        };
-        // The first goes with the greeting. The others follow one by one, for all of them with all their
-        // members may be more than a frame holds.
-        let mut folders = ids.into_iter().filter_map(|id| self.hello_for(id, device));
-        let first = folders.next().into_iter().collect();
-        sender.send(Outgoing::Message(Message::Hello(Hello { name, folders: first })));
-        self.tell_revocations(sender);
-        folders.for_each(|folder| sender.send(Outgoing::Message(Message::Folder(folder))));
-    }
-
-    fn hello_for(&self, id: FolderId, device: &DeviceId) -> Option<FolderHello> {
-        let (name, members, answer) = {
-            let state = self.lock();
-            let folder = state.config.folder(&id)?;
-            let Some(Slot::Running(handle)) = state.folders.get(&id) else {
-                return None;
-            };
-            let (reply, answer) = crossbeam_channel::bounded(1);
-            handle.commands.send(Command::HelloFor(*device, reply)).ok()?;
-            (folder.name.clone(), folder.members.clone(), answer)
-        };
-        let index = answer.recv_timeout(Duration::from_secs(60)).ok()?;
-        Some(FolderHello {
-            folder: id,
-            name,
-            holds: true,
-            incarnation: index.incarnation,
-            life: index.life,
-            last: index.last,
-            received: index.received,
-            members,
-        })
-    }
-
     fn read(
         self: &Arc<Self>,
         device: &DeviceId,
@@ -571,6 +547,7 @@ impl Hub {
                 }
                 continue;
             };
+            sender.heard(&message, frame.header.len() + frame.body.len());
             match message {
                 Message::Ping => sender.send(Outgoing::Message(Message::Pong)),
                 Message::Pong => sender.is_there(),
@@ -726,7 +703,8 @@ impl Hub {
         for device in devices {
             let (right, known, theirs, sender) = {
                 let state = self.lock();
-                let right = state.config.folder(&id).filter(|f| !f.paused).and_then(|f| f.members.right_of(&device));
+                let shared = state.config.folder(&id).filter(|folder| !state.rests.contains_key(&folder.id));
+                let right = shared.and_then(|folder| folder.members.right_of(&device));
                 let Some(session) = state.sessions.get(&device) else {
                     continue;
                 };

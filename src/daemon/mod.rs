@@ -17,17 +17,21 @@ mod events;
 mod folder;
 #[cfg(test)]
 mod folder_tests;
+mod greeting;
 pub mod history;
 mod hub;
 mod keeper;
+mod lanes;
 mod merging;
 pub mod pairing;
 mod peer;
 mod place;
 mod pool;
+mod rates;
 pub mod recover;
 #[cfg(test)]
 mod recover_tests;
+mod rests;
 mod run;
 mod sandbox;
 mod seen;
@@ -77,7 +81,7 @@ const DYING_PATIENCE: Duration = Duration::from_secs(30);
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(3);
 /// Pause between two looks at which network interfaces there are.
 const INTERFACE_PAUSE: Duration = Duration::from_millis(500);
-/// Pause between two looks at where the folders lie.
+/// Pause between two looks at where the folders lie, and at the clock for those that rest.
 const LOOK_PAUSE: Duration = Duration::from_secs(2);
 /// Pause between two notes of which devices are connected.
 const SIGHTING_PAUSE: Duration = Duration::from_secs(600);
@@ -325,7 +329,7 @@ async fn keep_listening(
 
 /// Looks now and then whether this machine still has the addresses that it is connected from, and whether the folders
 /// still lie in the directories that this process may reach: a disk that is mounted late is another directory than the
-/// one that was there.
+/// one that was there. Looks at the clock, too: a timer would not know that it was set, or that the machine slept.
 async fn keep_looking(hub: Arc<Hub>) {
     let mut noted = Instant::now();
     loop {
@@ -338,6 +342,7 @@ async fn keep_looking(hub: Arc<Hub>) {
         let look = move || {
             hub.check_places();
             hub.cut_strayed();
+            hub.check_rests();
             if is_due {
                 hub.keep_sightings();
             }

@@ -578,9 +578,8 @@ impl Run {
                 self.send(&peer, Outgoing::Message(Message::Records(records)));
             }
             Output::Serve { peer, request, items } => {
-                let serve =
-                    Outgoing::Serve { request, items, place: self.place.clone(), traffic: self.traffic.clone() };
-                self.send(&peer, serve);
+                let (folder, place, traffic) = (self.settings.id, self.place.clone(), self.traffic.clone());
+                self.send(&peer, Outgoing::Serve { folder, request, items, place, traffic });
             }
             Output::Reconnect => self.cut_all(),
             Output::Misbehaved(device, what) => {

@@ -2,6 +2,7 @@
 
 pub mod assemble;
 pub mod brake;
+pub mod bucket;
 pub mod chunk;
 pub mod chunker;
 pub mod conflict;

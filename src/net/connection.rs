@@ -14,6 +14,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -22,18 +23,21 @@ use crate::engine::session::handshake::Established;
 use crate::engine::session::record::{
     self, Opener, RECORD_HEADER_LEN, RECORD_LEN_MAX, RecordError, Sealer, sealed_len,
 };
-use crate::engine::session::renewal::{KIND_MIN, RenewalError, ToSend};
+use crate::engine::session::renewal::{KIND_MIN, RENEW_AFTER, RenewalError, ToSend};
 use crate::engine::session::suite::Suite;
 use crate::model::id::DeviceId;
 use crate::model::limits::{KEEP_ALIVE, NOISE_PAYLOAD_MAX, PEER_TIMEOUT};
 use crate::net::endpoint::Endpoint;
 use crate::net::frame::{self, Frame, FrameDecoder, FrameError};
+use crate::net::pace::{Meter, Pace};
 use crate::net::renewal::{Clock, Renewing};
 
 /// Records in one write to the socket.
 const BATCH_RECORDS: usize = 16;
 /// Plaintext in one write to the socket, in bytes.
 const BATCH_LEN: usize = BATCH_RECORDS * NOISE_PAYLOAD_MAX;
+/// What is no longer than this waits for no rate: pings, words of a renewal, a goodbye. It is counted all the same.
+const SHORT_LEN: usize = 4 << 10;
 /// Room for what one read from the socket brings, in bytes.
 const INBOX_LEN: usize = 512 << 10;
 
@@ -175,6 +179,8 @@ impl Connection {
             failed: false,
             renewing,
             since,
+            pace: Pace::default(),
+            pace_of_frame: None,
         };
         (reader, writer)
     }
@@ -350,6 +356,10 @@ fn read_some(mut stream: &TcpStream, out: &mut [u8]) -> Result<usize, Connection
 ///
 /// A frame that was begun cannot be taken back. Where the source turns out to be shorter, fill the rest
 /// with anything: a receiver checks what it gets.
+///
+/// With a rate to keep to ([`FrameWriter::set_pace`]) each record goes by itself, when nothing is owed any more. Two
+/// things do not wait, though they are counted: what is short, and the rest of a frame while the keys wait to be
+/// renewed, which is possible between frames alone and has to be done in time.
 pub struct FrameWriter {
     stream: Arc<TcpStream>,
     sealer: Sealer,
@@ -361,9 +371,27 @@ pub struct FrameWriter {
     renewing: Option<Arc<Renewing>>,
     /// When the keys of this direction were agreed on.
     since: Duration,
+    pace: Pace,
+    /// What the frame in hand keeps to besides.
+    pace_of_frame: Option<Arc<Meter>>,
 }
 
 impl FrameWriter {
+    /// Has this direction keep to a pace, in all that goes over the wire.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
+    /// Has what is written from now on keep to a rate besides.
+    pub fn set_pace_of_frame(&mut self, meter: Option<Arc<Meter>>) {
+        let meter = meter.filter(|meter| meter.is_limited());
+        if meter.as_ref().map(Arc::as_ptr) != self.pace_of_frame.as_ref().map(Arc::as_ptr) {
+            // What has gathered goes with what follows, and is of what went before.
+            let before = std::mem::replace(&mut self.pace_of_frame, meter);
+            before.iter().for_each(|before| before.spend(self.filled as u64));
+        }
+    }
+
     /// Sends a frame, now or with the next flush.
     ///
     /// # Panics
@@ -396,10 +424,10 @@ impl FrameWriter {
     /// Returns room for the next part of the body: empty if nothing is missing, and never longer than
     /// what is. It holds whatever was there before.
     pub fn body_buffer(&mut self) -> Result<&mut [u8], ConnectionError> {
-        if self.filled == BATCH_LEN {
+        if self.filled >= self.batch_len() {
             self.send_batch()?;
         }
-        let end = BATCH_LEN.min(self.filled + self.body_missing);
+        let end = self.batch_len().max(self.filled).min(self.filled + self.body_missing);
         Ok(&mut self.plain[self.filled..end])
     }
 
@@ -465,18 +493,20 @@ impl FrameWriter {
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), ConnectionError> {
         self.check()?;
         while !bytes.is_empty() {
-            if self.filled == 0 && bytes.len() >= BATCH_LEN {
-                let (batch, rest) = bytes.split_at(BATCH_LEN);
+            let batch_len = self.batch_len();
+            if self.filled == 0 && bytes.len() >= batch_len {
+                let (batch, rest) = bytes.split_at(batch_len);
                 bytes = rest;
+                self.keep_pace(batch.len());
                 let sent = seal_and_send(&self.stream, &mut self.sealer, batch, &mut self.sealed);
                 self.note(sent)?;
                 continue;
             }
-            let (piece, rest) = bytes.split_at(bytes.len().min(BATCH_LEN - self.filled));
+            let (piece, rest) = bytes.split_at(bytes.len().min(batch_len.saturating_sub(self.filled)));
             bytes = rest;
             self.plain[self.filled..][..piece.len()].copy_from_slice(piece);
             self.filled += piece.len();
-            if self.filled == BATCH_LEN {
+            if self.filled >= batch_len {
                 self.send_batch()?;
             }
         }
@@ -485,9 +515,36 @@ impl FrameWriter {
 
     fn send_batch(&mut self) -> Result<(), ConnectionError> {
         self.check()?;
+        self.keep_pace(self.filled);
         let sent = seal_and_send(&self.stream, &mut self.sealer, &self.plain[..self.filled], &mut self.sealed);
         self.filled = 0;
         self.note(sent)
+    }
+
+    /// Returns how much gathers before it is sent: a record where there is a rate to keep to, so that what goes is
+    /// never much more than what may.
+    fn batch_len(&self) -> usize {
+        if self.is_limited() { NOISE_PAYLOAD_MAX } else { BATCH_LEN }
+    }
+
+    fn is_limited(&self) -> bool {
+        self.pace_of_frame.is_some() || self.pace.is_limited()
+    }
+
+    /// Waits until so much may be sent, and counts it.
+    fn keep_pace(&self, len: usize) {
+        if !self.is_limited() {
+            return;
+        }
+        let keys_wait = self.renewing.as_ref().is_some_and(|keys| keys.now().saturating_sub(self.since) >= RENEW_AFTER);
+        if len > SHORT_LEN && !keys_wait {
+            // What is owed for others, or for keys, is no reason to be silent for so long that the peer gives up.
+            let of_frame = self.pace_of_frame.as_ref().and_then(|meter| meter.owed());
+            self.pace.owed().max(of_frame).into_iter().for_each(|owed| thread::sleep(owed.min(KEEP_ALIVE)));
+        }
+        let bytes = sealed_len(len) as u64;
+        self.pace.spend(bytes);
+        self.pace_of_frame.iter().for_each(|meter| meter.spend(bytes));
     }
 
     fn check(&self) -> Result<(), ConnectionError> {

@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod frame;
 pub mod interfaces;
 pub mod listen;
+pub mod pace;
 pub mod pairing;
 pub mod policy;
 pub mod renewal;

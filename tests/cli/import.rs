@@ -594,7 +594,7 @@ fn five_folders_are_taken_over() {
     `Broken` is left out: its patterns cannot be translated: .stignore, line 2: `[a-`: has a class [...] that is none
       without them more would be synced than before; change that line, then run this once more
     Otherwise
-      limits of rates are not taken over
+      limits of rates are not taken over: set them with `kinfold limit`
       not known, and not taken over: telemetry
       discovery over the Internet, relays and port mapping have no counterpart: devices talk to each other directly, over networks that count as local unless the configuration says otherwise
     Devices to be trusted anew, each on both sides, but for this one, which is among them
@@ -602,7 +602,7 @@ fn five_folders_are_taken_over() {
         kinfold device add ID --name laptop --address 192.168.1.20
         kinfold folder share Photos laptop
         devices are trusted one by one here: an introducer has no counterpart
-        its limits of rates are not taken over
+        its limits of rates are not taken over: set them with `kinfold limit`
       my phone (2222222-BBBBBBB-CCCCCCC-DDDDDDD-EEEEEEE-FFFFFFF-GGGGGGG-HHHHHHH)
         kinfold device add ID --name 'my phone'
         kinfold folder share Photos 'my phone'
@@ -641,7 +641,7 @@ fn five_folders_are_taken_over() {
     `Broken` is left out: its patterns cannot be translated: .stignore, line 2: `[a-`: has a class [...] that is none
       without them more would be synced than before; change that line, then run this once more
     Otherwise
-      limits of rates are not taken over
+      limits of rates are not taken over: set them with `kinfold limit`
       not known, and not taken over: telemetry
       discovery over the Internet, relays and port mapping have no counterpart: devices talk to each other directly, over networks that count as local unless the configuration says otherwise
     Devices to be trusted anew, each on both sides, but for this one, which is among them
@@ -649,7 +649,7 @@ fn five_folders_are_taken_over() {
         kinfold device add ID --name laptop --address 192.168.1.20
         kinfold folder share Photos laptop
         devices are trusted one by one here: an introducer has no counterpart
-        its limits of rates are not taken over
+        its limits of rates are not taken over: set them with `kinfold limit`
       my phone (2222222-BBBBBBB-CCCCCCC-DDDDDDD-EEEEEEE-FFFFFFF-GGGGGGG-HHHHHHH)
         kinfold device add ID --name 'my phone'
         kinfold folder share Photos 'my phone'

@@ -346,6 +346,57 @@ fn a_folder_is_added_shared_and_given_up() {
     --- stdout
     `data` goes on
     "#);
+    sees!(device, ["folder", "pause", "data", "--until", "2999-01-01"], @r#"
+    exit 0
+    --- stdout
+    `data` rests until 2999-01-01 00:00
+    "#);
+    sees!(device, ["folder", "list"], @r#"
+    exit 0
+    --- stdout
+    data  [dir]/data  paused  laptop:owner
+    "#);
+    sees!(device, ["folder", "resume", "data"], @r#"
+    exit 0
+    --- stdout
+    `data` goes on
+    "#);
+    sees!(device, ["folder", "set", "data", "active=Mon-Fri 18:00-08:00, Sat-Sun"], @"exit 0");
+    sees!(device, ["folder", "set", "data", "active=always"], @"exit 0");
+    sees!(device, ["limit"], @r#"
+    exit 0
+    --- stdout
+    all devices together  sends as fast as it goes  receives as fast as it goes
+    "#);
+    sees!(device, ["limit", "--device", "laptop", "--send", "2 MiB/s"], @r#"
+    exit 0
+    --- stdout
+    device laptop  sends 2 MiB/s  receives as fast as it goes
+    "#);
+    sees!(device, ["limit", "--receive", "20 Mbit/s"], @r#"
+    exit 0
+    --- stdout
+    all devices together  sends as fast as it goes  receives 20 Mbit/s
+    device laptop         sends 2 MiB/s             receives as fast as it goes
+    "#);
+    sees!(device, ["limit", "--folder", "data", "--send", "1 KiB/s"], @r#"
+    exit 1
+    --- stderr
+    error: `1 KiB/s` is too slow: the least is 16 KiB/s; to stop altogether, pause the folder
+    "#);
+    sees!(device, ["limit", "--device", "tv"], @r#"
+    exit 1
+    --- stderr
+    error: there is no device `tv` here
+    hint: see `kinfold device list`, or add it: kinfold device add ID --name tv
+    "#);
+    sees!(device, ["folder", "pause", "data", "--for", "soon"], @r#"
+    exit 2
+    --- stderr
+    error: invalid value 'soon' for '--for <LENGTH>': write it like `2h`, `90 minutes`, `1d 12h` or `3 days`
+
+    For more information, try '--help'.
+    "#);
     sees!(device, ["folder", "unshare", "data", "laptop"], @r#"
     exit 0
     --- stdout

@@ -15,6 +15,7 @@ mod found;
 mod hostile;
 mod independent;
 mod lab;
+mod limits;
 mod live;
 mod merge;
 mod network;

@@ -23,8 +23,11 @@ fn write_at(device: &Device, path: &str, text: &[u8], second: u64) {
     File::options().write(true).open(device.at(path)).unwrap().set_modified(time).unwrap();
 }
 
+/// A name, what the file was, and what each of the two made of it.
+type Text<'a> = (&'a str, &'a [u8], &'a [u8], &'a [u8]);
+
 /// Has both devices hold a text, then edit it apart, and meet again.
-fn edit_apart(a: &Device, b: &Device, texts: &[(&str, &[u8], &[u8], &[u8])]) -> Tree {
+fn edit_apart(a: &Device, b: &Device, texts: &[Text<'_>]) -> Tree {
     for (path, before, ..) in texts {
         a.write(path, before);
     }
@@ -150,7 +153,7 @@ fn a_folder_that_merges_texts_by_itself_does_so_on_all_devices_at_once_and_they_
     wait_until("all that do not overlap are merged", || {
         [&a, &b].iter().all(|device| {
             let is_merged = |name: &&str| device.read(name).as_ref() == Some(&merged);
-            names.iter().all(|name| is_merged(name)) && conflict_copies(&device.tree()).len() == 1
+            names.iter().all(is_merged) && conflict_copies(&device.tree()).len() == 1
         })
     });
     let tree = wait_settled(&[&a, &b]);

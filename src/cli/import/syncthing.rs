@@ -183,16 +183,16 @@ const DEVICE_MEANING: &[(&str, &[&str], &str)] = &[
     ("autoAcceptFolders", &["false"], "folders are accepted one by one here: autoAcceptFolders has no counterpart"),
     ("untrusted", &["false"], "a device that stores what it cannot read has no counterpart"),
     ("paused", &["false"], "it was paused; here a device is trusted or not"),
-    ("maxSendKbps", &["0"], "its limits of rates are not taken over"),
-    ("maxRecvKbps", &["0"], "its limits of rates are not taken over"),
+    ("maxSendKbps", &["0"], "its limits of rates are not taken over: set them with `kinfold limit`"),
+    ("maxRecvKbps", &["0"], "its limits of rates are not taken over: set them with `kinfold limit`"),
 ];
 
 /// Options of the whole program that say whom it talks to or what it does by itself, and what to tell.
 const OPTION_MEANING: &[(&str, &[&str], &str)] = &[
     ("listenAddress", &["default"], "the addresses to listen on are not taken over: set `listen` under [network]"),
-    ("maxSendKbps", &["0"], "limits of rates are not taken over"),
-    ("maxRecvKbps", &["0"], "limits of rates are not taken over"),
-    ("limitBandwidthInLan", &["false"], "limits of rates are not taken over"),
+    ("maxSendKbps", &["0"], "limits of rates are not taken over: set them with `kinfold limit`"),
+    ("maxRecvKbps", &["0"], "limits of rates are not taken over: set them with `kinfold limit`"),
+    ("limitBandwidthInLan", &["false"], "limits of rates are not taken over: set them with `kinfold limit`"),
     ("alwaysLocalNet", &[""], "alwaysLocalNet is not taken over: set `allow` under [network]"),
     ("minHomeDiskFree", &["1 %"], "minHomeDiskFree has no counterpart"),
 ];

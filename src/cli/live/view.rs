@@ -172,7 +172,7 @@ impl View {
         let colour = match (folder.state, folder.in_sync) {
             (FolderState::Idle, true) => Color::Green,
             (FolderState::Stopped, _) => Color::Red,
-            (FolderState::Paused, _) => Color::DarkGray,
+            (FolderState::Paused | FolderState::Resting, _) => Color::DarkGray,
             _ => Color::Yellow,
         };
         let size = match width < NARROW {

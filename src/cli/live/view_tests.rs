@@ -9,6 +9,7 @@ use super::*;
 use crate::control::types::DeviceRef;
 use crate::control::types::MemberStatus;
 use crate::control::types::PolicyStatus;
+use crate::control::types::RatesStatus;
 use crate::control::types::RawPath;
 use crate::control::types::SandboxStatus;
 use crate::control::types::Time;
@@ -29,6 +30,7 @@ fn peer(name: &str, n: u8, connected: bool) -> PeerStatus {
         since: None,
         last_error: (!connected).then(|| "connection refused".to_owned()),
         hint: None,
+        rates: RatesStatus::default(),
     }
 }
 
@@ -53,6 +55,8 @@ fn folder(name: &str, n: u8) -> FolderStatus {
         history_bytes: 0,
         history_bytes_max: 0,
         members: vec![MemberStatus { name: None, id: id(9), right: Right::Owner, connected: true, in_sync: true }],
+        rests_until: None,
+        rates: RatesStatus::default(),
     }
 }
 
@@ -68,6 +72,7 @@ fn status(folders: Vec<FolderStatus>, peers: Vec<PeerStatus>) -> Status {
         watch: WatchStatus::default(),
         inbox: 1,
         sandbox: SandboxStatus::default(),
+        rates: RatesStatus::default(),
     }
 }
 

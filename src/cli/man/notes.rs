@@ -153,7 +153,39 @@ pub const NOTES: &[Note] = &[
         exits: &[],
         examples: &[
             ("Hold back only what is larger than that:", "kinfold folder set Photos brake='500 files, 50%'"),
+            (
+                "Exchange nothing during office hours:",
+                "kinfold folder set Photos active='Mon-Fri 18:00-08:00, Sat-Sun'",
+            ),
             ("Keep the past of a folder for a year:", "kinfold folder set Photos history_days=365"),
+        ],
+    },
+    Note {
+        page: "kinfold-folder-pause",
+        about: &[
+            "A folder that is paused is stopped: nothing is sent or received, and what is done in it is noticed only when \
+             it goes on. To have it exchange nothing at certain times of the week, and take note of all the same, set \
+             `active`; see kinfold-config(5).",
+        ],
+        exits: &[],
+        examples: &[
+            ("Let a folder rest for the evening:", "kinfold folder pause Photos --for 3h"),
+            ("Until the office is empty:", "kinfold folder pause Photos --until 18:00"),
+        ],
+    },
+    Note {
+        page: "kinfold-limit",
+        about: &[
+            "Without `--send` and `--receive` it shows what is set. Where several rates apply, of all devices together, of \
+             a device and of a folder, each of them is kept. A running daemon keeps to what is set at once.",
+            "What is sent is counted to the byte, encryption included. What is received is asked for no faster than that, \
+             up to 1 MiB at a time.",
+        ],
+        exits: &[],
+        examples: &[
+            ("Leave something of the line for others:", "kinfold limit --send '2 MiB/s' --receive '20 Mbit/s'"),
+            ("Spare a device that is far away:", "kinfold limit --device nas --send '500 kB/s'"),
+            ("As fast as it goes again:", "kinfold limit --send off --receive off"),
         ],
     },
     Note {
