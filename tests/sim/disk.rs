@@ -302,6 +302,20 @@ impl Disk {
         }
     }
 
+    /// A bit of a file is another from now on, and nothing tells.
+    pub fn damage(&mut self, path: &RelPath) {
+        if let Some(Node { data: Data::File(bytes), .. }) = self.nodes.get_mut(path) {
+            bytes[0] ^= 1;
+        }
+    }
+
+    /// What was damaged at a path is as it was written.
+    pub fn repair(&mut self, path: &RelPath, as_written: &[u8]) {
+        if let Some(Node { data: Data::File(bytes), .. }) = self.nodes.get_mut(path) {
+            bytes.copy_from_slice(as_written);
+        }
+    }
+
     // ------------------------------------------------------------------------ the engine's orders
 
     pub fn is_ignored(&self, path: &RelPath) -> bool {

@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 mod disk;
+mod letters;
 mod oracle;
 mod people;
 mod runner;

@@ -79,6 +79,7 @@ impl World {
         let mut random = Random::from(self.random.next());
         let gone = self.devices[n].disk.lose_power(|| random.chance(50));
         self.was_removed(n, gone);
+        self.letters_are_back(n);
         let after = self.devices[n].disk.contents();
         for bytes in before.difference(&after) {
             // Nobody can keep what never reached the disk, nor was promised to anybody.

@@ -21,6 +21,7 @@ use kinfold::model::rights::{Members, Right};
 use kinfold::wire::message::{ChunkHeader, FolderHello, Message};
 
 use crate::disk::{Data, Disk};
+use crate::letters::Letter;
 
 /// Where the first device has a file system of its own, in some worlds, and what lies on it for ever.
 const MOUNT: &str = "e";
@@ -29,6 +30,10 @@ const MOUNT_KEEP: &str = "e/kept";
 const MOUNT_WORLDS: u64 = 4;
 /// Seeds that leave this when they are divided by 7 have machines that are restored from an image.
 const IMAGE_WORLDS: u64 = 2;
+/// Seeds that leave this when they are divided by 28 have clones instead: two machines of one identity, in turns.
+const CLONE_WORLDS: u64 = 9;
+/// Seeds that leave this when they are divided by 13 have letters; see [`crate::letters`].
+const LETTER_WORLDS: u64 = 6;
 
 const FOLDER: FolderId = FolderId([7; 16]);
 
@@ -122,6 +127,8 @@ pub struct World {
     pub(super) versions: BTreeMap<(RelPath, Vec<(AuthorId, u64)>), Body>,
     /// Contents that nobody knowingly replaced, and where they were written.
     pub(super) owed: BTreeMap<Vec<u8>, String>,
+    /// Files that are written once, and then at most removed.
+    pub(super) letters: BTreeMap<RelPath, Letter>,
     /// What the ignore rules leave out, where they are in force.
     pub(super) rules: BTreeSet<RelPath>,
     /// Whether disks and people still make trouble.
@@ -204,6 +211,7 @@ impl World {
             promised: BTreeSet::new(),
             versions: BTreeMap::new(),
             owed: BTreeMap::new(),
+            letters: BTreeMap::new(),
             rules: BTreeSet::new(),
             is_rough: true,
             is_tracing,
@@ -257,6 +265,8 @@ impl World {
         }
         world.calm_down();
         world.settle();
+        world.bring_clones_together();
+        world.mend_letters();
         world.judge();
         world.edit_in_peace();
         world.edit_apart();
@@ -278,7 +288,8 @@ impl World {
     /// Whether a person leaves a path alone: it is a mount point, or what is always on it, or what is away.
     pub(super) fn is_untouchable(&self, n: usize, at: &RelPath) -> bool {
         let disk = &self.devices[n].disk;
-        self.has_mount() && (*at == path(MOUNT) || *at == path(MOUNT_KEEP))
+        self.letters.contains_key(at)
+            || self.has_mount() && (*at == path(MOUNT) || *at == path(MOUNT_KEEP))
             || disk.is_unmounted() && disk.is_of_mount(at)
     }
 
@@ -288,12 +299,24 @@ impl World {
         self.seed % 7 == IMAGE_WORLDS && !self.is_forgetful() && !self.has_mount()
     }
 
+    /// Whether two machines have one identity, and are there in turns.
+    pub(super) fn has_clones(&self) -> bool {
+        self.seed % 28 == CLONE_WORLDS && self.has_images()
+    }
+
+    /// Whether people write letters.
+    pub(super) fn has_letters(&self) -> bool {
+        self.seed % 13 == LETTER_WORLDS
+    }
+
     /// Makes an image of a machine that rests, or goes back to the last one. Returns the index that it then has.
     fn image(&mut self, n: usize, index: MemoryIndex) -> MemoryIndex {
         if !self.is_rough {
             return index;
         }
         match (self.random.below(10), self.devices[n].image.clone()) {
+            (0..3, Some(_)) if self.has_clones() => index,
+            (0..6, Some(_)) if self.has_clones() => self.swap_clones(n, index),
             (0..3, _) => {
                 self.say(|| format!("{n} has its image taken"));
                 self.devices[n].image = Some((self.devices[n].disk.clone(), index.clone()));
@@ -310,10 +333,30 @@ impl World {
                 // What nobody else has is lost with what the machine was.
                 let kept: BTreeSet<_> = self.devices.iter().flat_map(|device| device.disk.contents()).collect();
                 self.owed.retain(|bytes, _| kept.contains(bytes));
+                self.letters_are_unsure(n);
                 image
             }
             _ => index,
         }
+    }
+
+    /// The clone of a machine takes its place, which must be free, and it is the clone from now on. Returns the index of
+    /// the one that is there now.
+    pub(super) fn swap_clones(&mut self, n: usize, index: MemoryIndex) -> MemoryIndex {
+        let Some((disk, image)) = self.devices[n].image.take() else { return index };
+        self.say(|| format!("{n}'s clone takes its place"));
+        self.steps += 1;
+        let there = std::mem::replace(&mut self.devices[n].disk, disk);
+        if !self.is_rough {
+            // In the end all have the same rules.
+            self.devices[n].disk.ignored.clone_from(&there.ignored);
+        }
+        self.devices[n].image = Some((there, index));
+        self.devices[n].disk.sync_all();
+        self.devices[n].is_unwatched = true;
+        self.devices[n].backup = None;
+        self.letters_are_unsure(n);
+        image
     }
 
     pub(super) fn toggle_mount(&mut self, n: usize) {
@@ -362,7 +405,7 @@ impl World {
         }
     }
 
-    fn now(&self, n: usize) -> Now {
+    pub(super) fn now(&self, n: usize) -> Now {
         let at = Duration::from_millis(self.clock);
         Now { at, wall_ns: 1_700_000_000_000_000_000 + self.clock as i64 * 1_000_000 + self.devices[n].wall_skew }
     }
@@ -414,13 +457,14 @@ impl World {
         if self.random.chance(10) {
             self.devices[n].backup = Some(index.clone());
         }
-        let mut is_restored = false;
+        let (mut is_restored, mut is_lost) = (false, false);
         match (self.random.below(if self.is_rough { 40 } else { 1 }), self.devices[n].backup.clone()) {
             // Who has forgotten a file system that is away cannot miss it either.
             _ if n == 0 && self.has_mount() => {}
             (39, _) => {
                 self.say(|| format!("{n} has lost its index"));
                 index = MemoryIndex::new(Incarnation(self.random.next()));
+                is_lost = true;
             }
             (37..39, Some(backup)) if !self.is_forgetful() => {
                 self.say(|| format!("{n} has its index from a backup"));
@@ -428,6 +472,9 @@ impl World {
                 is_restored = true;
             }
             _ => {}
+        }
+        if is_restored || is_lost {
+            self.letters_are_unsure(n);
         }
         if self.has_images() {
             index = self.image(n, index);
@@ -702,7 +749,10 @@ impl World {
                             offset += u64::from(len);
                             let header = ChunkHeader { request, item, chunk };
                             match read {
-                                Some(bytes) => self.send(n, &peer, OnWire::Chunk(header, bytes)),
+                                Some(bytes) => {
+                                    let bytes = self.tear(bytes);
+                                    self.send(n, &peer, OnWire::Chunk(header, bytes));
+                                }
                                 None => {
                                     let missing = Message::Missing { request, item };
                                     self.send(n, &peer, OnWire::Message(missing));
@@ -813,6 +863,7 @@ impl World {
         let count = self.devices.len();
         let (n, other) = (self.random.below(count), self.random.below(count));
         match self.random.below(100) {
+            0..22 if self.has_letters() && self.random.chance(25) => self.post(n),
             0..22 => self.edit(n, true),
             22..30 => self.connect(n, other),
             30..33 => self.cut(n, other),
