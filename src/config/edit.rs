@@ -639,14 +639,14 @@ name = {name}
 # Trusted devices find each other on the network, by beacons that tell nobody else which device it is.
 # discovery = true
 
+# How much goes over the network in a second, with all devices together. The same keys bound a device.
+# send_rate = "2 MiB/s"
+# receive_rate = "20 Mbit/s"
+
 # "lan" talks to addresses of local networks alone, "any" to all. Networks that count as local too,
 # such as that of a VPN:
 # allow = ["100.64.0.0/10"]
 mode = "lan"
-
-# How much goes over the network in a second, with all devices together. The same keys bound a device.
-# send_rate = "2 MiB/s"
-# receive_rate = "20 Mbit/s"
 "#
     )
 }

@@ -138,6 +138,13 @@ pub struct World {
     pub(super) trace: Option<Vec<String>>,
 }
 
+impl Device {
+    /// What is in the history of the clone that is away.
+    pub(super) fn cloned(&self) -> impl Iterator<Item = &Data> {
+        self.image.iter().flat_map(|(disk, _)| disk.history.values())
+    }
+}
+
 fn stage_of(order: &Output) -> Option<StageId> {
     match order {
         Output::Assemble(plan) => Some(plan.stage),
@@ -299,9 +306,10 @@ impl World {
         self.seed % 7 == IMAGE_WORLDS && !self.is_forgetful() && !self.has_mount()
     }
 
-    /// Whether two machines have one identity, and are there in turns.
+    /// Whether two machines have one identity, and are there in turns. What one of them leaves out would lie on it
+    /// alone, and be away with it.
     pub(super) fn has_clones(&self) -> bool {
-        self.seed % 28 == CLONE_WORLDS && self.has_images()
+        self.seed % 28 == CLONE_WORLDS && self.has_images() && !self.seed.is_multiple_of(3)
     }
 
     /// Whether people write letters.
@@ -325,8 +333,9 @@ impl World {
             (3..6, Some((disk, image))) => {
                 self.say(|| format!("{n} is restored from its image"));
                 self.steps += 1;
-                self.devices[n].disk = disk;
+                let lost = std::mem::replace(&mut self.devices[n].disk, disk);
                 self.devices[n].disk.sync_all();
+                self.was_moved_in_a_lost_life(n, &lost);
                 self.devices[n].is_unwatched = true;
                 // An index newer than the disk would miss what the disk never had.
                 self.devices[n].backup = None;
@@ -338,6 +347,22 @@ impl World {
             }
             _ => index,
         }
+    }
+
+    /// What nobody else has, and what the machine moved after the image was taken, others know to be elsewhere: where it
+    /// is now it counts as replaced, and goes to the history.
+    fn was_moved_in_a_lost_life(&mut self, n: usize, lost: &Disk) {
+        let others: BTreeSet<_> =
+            (0..self.devices.len()).filter(|other| *other != n).flat_map(|m| self.devices[m].disk.contents()).collect();
+        let places = |disk: &Disk, bytes: &[u8]| -> BTreeSet<RelPath> {
+            let is_it = |data: &Data| matches!(data, Data::File(there) if there == bytes);
+            disk.nodes.iter().filter(|(_, node)| is_it(&node.data)).map(|(path, _)| path.clone()).collect()
+        };
+        let now = &self.devices[n].disk;
+        self.owed.retain(|bytes, _| {
+            let (was, is) = (places(lost, bytes), places(now, bytes));
+            others.contains(bytes) || was.is_empty() || is.is_empty() || was == is
+        });
     }
 
     /// The clone of a machine takes its place, which must be free, and it is the clone from now on. Returns the index of
