@@ -610,7 +610,8 @@ fn template(name: &str, listen: &[SocketAddr]) -> String {
 #
 # [[devices]]  the devices that this one trusts: name, id, addresses (where discovery does not reach)
 # [[folders]]  the folders it keeps: name, id, path, members, and if wished
-#              paused = true         rests for now; or paused_until = "2026-05-31 18:00"
+#              paused = true         rests for now
+#              paused_until = "2026-05-31 18:00"   rests until then
 #              active = ["Mon-Fri 18:00-08:00", "Sat-Sun"]   exchanges nothing at other times
 #              send_rate = "2 MiB/s", receive_rate   as below, for this folder alone
 #              rescan_minutes = 60   a full scan so often, besides watching for changes; 0: never
@@ -633,14 +634,14 @@ name = {name}
 # Addresses to listen on, in numbers; the port is 25463 where none is given.
 {listen}
 
+# How much goes over the network in a second, with all devices together; the same keys bound a device.
+# send_rate = "2 MiB/s"
+# receive_rate = "20 Mbit/s"
+
 # "lan" talks to addresses of local networks alone, "any" to all. Networks that count as local too,
 # such as that of a VPN:
 # allow = ["100.64.0.0/10"]
 mode = "lan"
-
-# How much goes over the network in a second, with all devices together. The same keys bound a device.
-# send_rate = "2 MiB/s"
-# receive_rate = "20 Mbit/s"
 "#
     )
 }

@@ -135,7 +135,7 @@ mod tests {
         let text = edited("name = \"h\"\nnetwork = { mode = \"any\" }\n", |edit| {
             assert!(edit.limit(&Limited::Network, Some("1 MiB/s"), None).unwrap());
         });
-        assert!(text.contains("network = { mode = \"any\", send_rate = \"1 MiB/s\" }"), "{text}");
+        assert!(text.replace(" ,", ",").contains("network = { mode = \"any\", send_rate = \"1 MiB/s\" }"), "{text}");
     }
 
     #[test]

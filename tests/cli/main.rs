@@ -519,7 +519,7 @@ fn what_cannot_be_shared_is_refused() {
     exit 1
     --- stderr
     error: there is no setting `colour`
-    hint: settings are rescan_minutes, gitignore, history_days, history_size, brake and scrub_days
+    hint: settings are rescan_minutes, gitignore, history_days, history_size, active, brake and scrub_days
     "#);
     sees!(device, ["folder", "set", "data", "history_days=many"], @r#"
     exit 1
@@ -600,7 +600,7 @@ fn a_mistake_in_the_configuration_is_shown_with_its_line() {
     exit 1
     --- stderr
     error: [dir]/home/config.toml, line 4: unknown key `port`
-    hint: known here: `listen`, `mode`, `allow`, `interfaces`
+    hint: known here: `listen`, `mode`, `allow`, `interfaces`, `send_rate`, `receive_rate`
     "#);
     insta::assert_snapshot!(broken("name = \"desk\"\n[network]\nlisten = [\"nas.local\"]\n"), @r#"
     exit 1
