@@ -12,13 +12,13 @@ const MIB: usize = 1 << 20;
 fn transfer(limit_at_a: &[&str], limit_at_b: &[&str]) -> Duration {
     let lab = Lab::new();
     let (a, b) = lab.running_pair();
+    a.write("small", "before");
+    wait_settled(&[&a, &b]);
     for (device, limit) in [(&a, limit_at_a), (&b, limit_at_b)] {
         if !limit.is_empty() {
             device.ok(&[&["limit"], limit].concat());
         }
     }
-    a.write("small", "before");
-    wait_settled(&[&a, &b]);
     let begun = Instant::now();
     a.write("large", noise(1, 6 * MIB));
     wait_until("the file is there", || b.has("large"));
