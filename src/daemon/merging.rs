@@ -44,7 +44,7 @@ const BATCH_MAX: usize = 64;
 /// Pause between two of these.
 const BATCH_PAUSE: Duration = Duration::from_millis(50);
 /// Of more changes than this only the last are looked at: a whole folder that came at once is not written down.
-const BEHIND_MAX: u64 = 1024;
+const BEHIND_MAX: usize = 1024;
 /// Conflicts that are merged in one go.
 const MERGES_MAX: usize = 16;
 /// How often one that cannot be merged is tried again: what it lacks may be on its way.
@@ -290,13 +290,16 @@ impl Merging {
     /// Has a batch of changes noted: the states of small texts, and where none lies any more.
     fn note(&mut self, engine: &Engine, place: &Arc<Place>, pool: &Pool) -> Result<(), StoreError> {
         let noted = self.noted.unwrap_or_default();
-        let since = noted.max(Sequence(self.last.0.saturating_sub(BEHIND_MAX)));
-        let changes = engine.index().changes_since(since, BATCH_MAX)?;
-        let through = match changes.last() {
-            Some((local, _)) if changes.len() == BATCH_MAX => local.sequence,
-            _ => self.last,
-        };
+        // Sequences are no count: how many changes there are is known only by looking.
+        let mut changes = engine.index().changes_since(noted, BEHIND_MAX + 1)?;
+        let is_behind = changes.len() > BEHIND_MAX;
+        let step = if is_behind { BEHIND_MAX } else { BATCH_MAX };
+        let through = changes.get(step - 1).map_or(self.last, |(local, _)| local.sequence);
         (self.noted, self.noted_at) = (Some(through), Some(Instant::now()));
+        if is_behind {
+            return Ok(());
+        }
+        changes.truncate(BATCH_MAX);
         let changes: Vec<Local> = changes.into_iter().map(|(local, _)| local).collect();
         let (place, is_noting, incarnation) = (place.clone(), self.is_noting.clone(), engine.index().incarnation());
         is_noting.store(true, Ordering::Release);
