@@ -69,7 +69,7 @@ impl fmt::Display for Rate {
         let bits = self.0.get().saturating_mul(8);
         let units = [("GiB/s", 8 << 30), ("GB/s", 8_000_000_000), ("MiB/s", 8 << 20), ("MB/s", 8_000_000)];
         let units = units.into_iter().chain([("Mbit/s", 1_000_000), ("KiB/s", 8 << 10), ("kB/s", 8000)]);
-        match units.into_iter().find(|(_, unit)| bits % unit == 0) {
+        match units.into_iter().find(|(_, unit)| bits.is_multiple_of(*unit)) {
             Some((name, unit)) => write!(f, "{} {name}", bits / unit),
             None => write!(f, "{} B/s", self.0),
         }
