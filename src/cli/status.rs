@@ -174,9 +174,13 @@ fn folder_notes(folder: &FolderStatus) -> Vec<String> {
     if folder.problems > 0 {
         notes.push(format!("{}: kinfold inbox", counted(folder.problems, "problem", "problems")));
     }
-    // Of a folder that rests nobody can say what others hold, and its own line says why.
+    // What others hold of a folder that rests nobody can say, and its own line says why.
     let rests = matches!(folder.state, FolderState::Paused | FolderState::Resting);
-    let is_behind = |member: &&MemberStatus| !(member.connected && (member.in_sync || rests && member.name.is_some()));
+    let is_behind = |member: &&MemberStatus| match (member.connected, &member.name) {
+        (false, _) => true,
+        (true, Some(_)) => !member.in_sync && !rests,
+        (true, None) => !member.in_sync,
+    };
     let behind = folder.members.iter().filter(is_behind);
     for member in behind {
         let name = member.name.as_deref().map_or_else(|| member.id.to_string(), escaped);
