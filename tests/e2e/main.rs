@@ -13,6 +13,7 @@ mod demo;
 mod endurance;
 mod hostile;
 mod independent;
+mod keys;
 mod lab;
 mod live;
 mod network;
