@@ -4,13 +4,12 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::cli::error::Failure;
-use crate::cli::exit::Exit;
+use crate::cli::unlock;
 use crate::config::Config;
 use crate::config::edit::Edit;
 use crate::config::paths::Paths;
 use crate::control::client::Client;
 use crate::control::client::ControlError;
-use crate::keys::identity::Identity;
 use crate::model::id::DeviceId;
 
 /// The device that the command line works on.
@@ -30,12 +29,11 @@ impl Context {
 
     /// Reads this device's id.
     pub fn own_id(&self) -> Result<DeviceId, Failure> {
-        let path = self.paths.identity();
-        if !path.exists() {
-            return Err(Failure::new(Exit::Failed, format!("this device has no identity yet ({})", path.display()))
-                .with_hint("run `kinfold init` once on this device"));
+        match unlock::find(&self.paths)? {
+            Some(found) => Ok(found.file.device_id()),
+            // One that only the daemon was given.
+            None => self.client()?.status().map(|status| status.device.id).map_err(|_| unlock::missing(&self.paths)),
         }
-        Ok(Identity::open(&path).map_err(|error| Failure::from_error(&error))?.device_id())
     }
 
     /// Reads the configuration.

@@ -9,6 +9,8 @@ use crate::config::error::ConfigError;
 use crate::config::error::EditError;
 use crate::config::paths::PathsError;
 use crate::control::client::ControlError;
+use crate::keys::key_file::KeyError;
+use crate::keys::sealed::SealError;
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -117,6 +119,21 @@ impl From<ControlError> for Failure {
         };
         let hint = error.hint();
         Self { exit, hint, ..Self::from_error(&error) }
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        let failure = Self::from_error(&error);
+        match error {
+            KeyError::Seal { source: SealError::Wrong, .. } => failure.with_exit(Exit::Locked).with_hint(
+                "nothing was changed; upper and lower case count, and a file that was changed since it was locked never \
+                 opens",
+            ),
+            KeyError::LockedAlready { .. } => failure.with_hint("`kinfold key change` puts another passphrase on it"),
+            KeyError::NotLocked { .. } => failure.with_hint("`kinfold key lock` puts a passphrase on it"),
+            _ => failure,
+        }
     }
 }
 

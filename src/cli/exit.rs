@@ -17,6 +17,8 @@ pub enum Exit {
     NeedsPerson = 4,
     /// It needs a running daemon, and there is none.
     NoDaemon = 5,
+    /// The identity of this device is locked, and was not opened.
+    Locked = 6,
     /// It is a daemon that is to be started again; only its keeper sees this.
     Again = crate::daemon::AGAIN as isize,
 }
@@ -33,7 +35,8 @@ mod tests {
 
     #[test]
     fn the_codes_are_those_that_scripts_rely_on() {
-        let all = [Exit::Done, Exit::Failed, Exit::Usage, Exit::Timeout, Exit::NeedsPerson, Exit::NoDaemon];
-        assert_eq!(all.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5]);
+        let all =
+            [Exit::Done, Exit::Failed, Exit::Usage, Exit::Timeout, Exit::NeedsPerson, Exit::NoDaemon, Exit::Locked];
+        assert_eq!(all.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6]);
     }
 }

@@ -6,6 +6,7 @@ use crate::cli::context::Context;
 use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::cli::unlock;
 use crate::config::address;
 use crate::config::address::AddressError;
 use crate::config::edit;
@@ -51,10 +52,10 @@ pub fn set_up(context: &Context, name: Option<&str>, listen: &[SocketAddr]) -> R
         edit::init(paths, name.unwrap_or(&host_name()), listen)?;
     }
     let identity = paths.identity();
-    if !identity.exists() {
+    if unlock::credential(unlock::IDENTITY).is_none() && !identity.exists() {
         create_private_dir(&paths.state_dir)
             .map_err(|error| Failure::from_error(&error).while_doing("cannot create the state directory"))?;
-        Identity::create(&identity).map_err(|error| Failure::from_error(&error))?;
+        Identity::create(&identity)?;
     }
     context.own_id()
 }

@@ -18,6 +18,7 @@ pub mod id;
 pub mod import;
 pub mod inbox;
 pub mod init;
+pub mod key;
 pub mod limit;
 pub mod live;
 pub mod log;
@@ -26,12 +27,14 @@ pub mod man;
 pub mod metrics;
 pub mod output;
 pub mod pair;
+pub mod passphrase;
 pub mod place;
 pub mod restore;
 pub mod schema;
 pub mod serve;
 pub mod service;
 pub mod status;
+pub mod unlock;
 pub mod up;
 pub mod verify;
 pub mod wait;
@@ -54,7 +57,8 @@ use crate::cli::exit::Exit;
 #[derive(Debug, Parser)]
 #[command(name = "kinfold", version, arg_required_else_help = true)]
 #[command(after_help = "\
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 timeout, 4 something waits for a person, 5 no daemon.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 timeout, 4 something waits for a person, 5 no daemon,
+6 the identity is locked.
 First steps: `kinfold pair ~/Photos` on the first device, the line that it shows on the second, `kinfold up` on both.")]
 pub struct Cli {
     /// Keep configuration, state and socket together in this directory
@@ -73,6 +77,9 @@ enum Command {
     Init(init::Args),
     /// Print this device's id
     Id(id::Args),
+    /// Put a passphrase on this device's identity, or take it off
+    #[command(subcommand)]
+    Key(key::Command),
     /// Run the daemon in the foreground, as a service does
     Serve(serve::Args),
     /// Show folders, devices and what is under way
@@ -160,6 +167,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Up(args) => up::run(&context, &args),
         Command::Init(args) => init::run(&context, &args),
         Command::Id(args) => id::run(&context, &args),
+        Command::Key(command) => key::run(&context, &command),
         Command::Serve(args) => serve::run(&context, &args),
         Command::Status(args) => status::run(&context, &args),
         Command::Wait(args) => wait::run(&context, &args),

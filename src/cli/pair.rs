@@ -22,6 +22,8 @@ use crate::cli::folder;
 use crate::cli::init;
 use crate::cli::output;
 use crate::cli::service;
+use crate::cli::unlock;
+use crate::cli::unlock::KeyArgs;
 use crate::cli::up;
 use crate::config::Accept;
 use crate::config::Config;
@@ -73,6 +75,9 @@ pub struct Args {
     #[arg(long)]
     yes: bool,
 
+    #[command(flatten)]
+    key: KeyArgs,
+
     /// Do not have the system start kinfold from now on, where it does not run yet
     #[arg(long)]
     no_service: bool,
@@ -95,7 +100,6 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     }
     let own = init::set_up(context, None, &[])?;
     let config = context.config()?;
-    let identity = Identity::open(&context.paths.identity()).map_err(|error| Failure::from_error(&error))?;
     let path = path.map(|path| folder::absolute(&path)).transpose()?;
     // What can be refused without the other device is, before a code is shown or a guess spent.
     if let Some(path) = &path
@@ -103,6 +107,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     {
         return Err(Failure::new(Exit::Failed, format!("{} is not a directory", path.display())));
     }
+    let identity = unlock::identity(&context.paths, &args.key)?;
     // Whoever gives a code knows whose it is; whoever shows one has yet to see who comes.
     let asks = !args.yes && invite.is_none();
     let pairing = Pairing { context, args, own, config, asks, made: None };
@@ -383,7 +388,10 @@ impl Pairing<'_> {
     fn say_result(&self, device: &Device, folder: &Folder, words: &str) -> Result<(), Failure> {
         let was_running = !matches!(self.context.client()?.status(), Err(ControlError::NoDaemon { .. }));
         // With a home of its own it is somebody's trial, or somebody else's to start.
-        let wants_service = !was_running && !self.args.no_service && self.context.home.is_none();
+        let is_trial = self.context.home.is_some();
+        // Nor can a service ask for a passphrase.
+        let is_locked = unlock::find(&self.context.paths).is_ok_and(|found| found.is_some_and(|key| key.is_locked()));
+        let wants_service = !was_running && !self.args.no_service && !is_trial && !is_locked;
         let begun = wants_service.then(service::install_for_user);
         let is_running = was_running || matches!(begun, Some(Ok(_)));
         if self.args.json {

@@ -8,15 +8,21 @@ use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::logging;
 use crate::cli::logging::LogArgs;
+use crate::cli::unlock;
+use crate::cli::unlock::KeyArgs;
 use crate::daemon;
 use crate::daemon::Ended;
 use crate::daemon::ServeOptions;
+use crate::keys::identity::Identity;
 
 /// Arguments of `kinfold serve`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     log: LogArgs,
+
+    #[command(flatten)]
+    key: KeyArgs,
 
     /// Do not run unless the kernel can confine the daemon wholly
     #[arg(long)]
@@ -34,7 +40,6 @@ pub struct Args {
 /// Runs the command.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     context.config()?;
-    context.own_id()?;
     if let Some(keeper) = args.kept_by {
         let log = logging::start(&args.log, "info")?;
         let options = ServeOptions { log, require_sandbox: args.require_sandbox };
@@ -49,9 +54,12 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         daemon::stand_by(&context.paths, parent, &inner(context, given, "--kept-by"))?;
         return Ok(Exit::Done);
     }
+    // What can be refused without a passphrase is, before anybody is asked for it.
+    unlock::found(&context.paths)?;
     let log = logging::start(&args.log, "info")?;
     let options = ServeOptions { log, require_sandbox: args.require_sandbox };
-    ended(daemon::serve_kept(&context.paths, options, &inner(context, given, "--keeper-of"))?)
+    let open = || unlock::identity(&context.paths, &args.key);
+    ended(daemon::serve_kept(&context.paths, options, &inner(context, given, "--keeper-of"), open)?)
 }
 
 /// The arguments that make this program one of its own inner processes.
@@ -62,8 +70,13 @@ fn inner(context: &Context, args: impl IntoIterator<Item = OsString>, role: &str
 
 /// Has a daemon of this device run, as a process of its own, until it ends. It logs to `log`, or where this process
 /// says what goes wrong.
-pub fn keep(context: &Context, args: impl IntoIterator<Item = OsString>, log: Option<&File>) -> Result<Exit, Failure> {
-    ended(daemon::keep(&context.paths, &inner(context, args, "--kept-by"), log)?)
+pub fn keep(
+    context: &Context,
+    identity: Identity,
+    args: impl IntoIterator<Item = OsString>,
+    log: Option<&File>,
+) -> Result<Exit, Failure> {
+    ended(daemon::keep(&context.paths, identity, &inner(context, args, "--kept-by"), log)?)
 }
 
 fn ended(code: u8) -> Result<Exit, Failure> {

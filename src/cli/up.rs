@@ -17,6 +17,8 @@ use crate::cli::live::LiveView;
 use crate::cli::logging::LogArgs;
 use crate::cli::output;
 use crate::cli::serve;
+use crate::cli::unlock;
+use crate::cli::unlock::KeyArgs;
 use crate::config::Config;
 use crate::config::edit::NewFolder;
 use crate::config::load::real_path;
@@ -28,6 +30,9 @@ use crate::model::id::DeviceId;
 pub struct Args {
     /// The directory to sync; made where it is missing [default: ~/Kinfold, where no folder is synced yet]
     path: Option<PathBuf>,
+
+    #[command(flatten)]
+    key: KeyArgs,
 
     #[command(flatten)]
     log: LogArgs,
@@ -59,13 +64,15 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     if config.devices.is_empty() {
         output::say("to add a device, run `kinfold pair` here and what it shows there")?;
     }
+    // Asked for before the view has the terminal.
+    let identity = unlock::identity(&context.paths, &args.key)?;
     // Where the view has the whole terminal, what is logged has to wait until it gives it back.
     let log = match live::has_terminal() {
         true => Some(tempfile::tempfile().map_err(|error| Failure::from_error(&error).while_doing("cannot log"))?),
         false => None,
     };
     let view = LiveView::start(context.paths.socket.clone(), log.is_some());
-    let served = serve::keep(context, args.log.as_given("warn"), log.as_ref());
+    let served = serve::keep(context, identity, args.log.as_given("warn"), log.as_ref());
     view.finish();
     if let Some(log) = log {
         // Nobody is left to tell that nothing can be told.

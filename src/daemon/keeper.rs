@@ -14,12 +14,17 @@
 //! beginning.
 //!
 //! None outlives the one that it hangs on: the kernel sees to that.
+//!
+//! The identity is opened once, by what a person or the system has started: it may need a passphrase, and nobody is
+//! there to be asked again. The private key goes from there to the keeper and on to each later daemon through a pipe
+//! between the two, never by arguments, environment or disk. So it does not matter either what becomes of the identity's
+//! file meanwhile. The secret in that file, of which the key is derived, goes no further than the process that read it.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -34,11 +39,13 @@ use sd_notify::NotifyState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
 use crate::config::file::create_private_dir;
 use crate::config::paths::Paths;
 use crate::control::client::Client;
 use crate::daemon::{DYING_PATIENCE, Ended, LOCK_PATIENCE, ServeOptions, control, lock, sandbox, serve};
+use crate::keys::identity::Identity;
 
 /// The exit code of a daemon that wants to be started again, with what its configuration says now.
 pub const AGAIN: u8 = 75;
@@ -87,30 +94,58 @@ impl Line {
     }
 }
 
+/// The private key of a device, on its way from one process to the next.
+type PrivateKey = Zeroizing<[u8; 32]>;
+
 /// Is the daemon until it ends, and then, where it needs to begin again, whoever waits for the next ones. Returns
 /// the exit code. It must be the only thread of this process.
 ///
-/// `as_keeper` are the arguments of this program that make it the keeper; our process id goes after them.
+/// `as_keeper` are the arguments of this program that make it the keeper; our process id goes after them. `open` opens
+/// the identity, once it is sure that it is needed, and may ask a person.
 ///
 /// # Errors
 /// Another daemon runs, this one cannot begin, or the system does not allow to start the keeper. Each says what to do.
-pub fn serve_kept(paths: &Paths, options: ServeOptions, as_keeper: &[OsString]) -> anyhow::Result<u8> {
+/// And what `open` ends with.
+pub fn serve_kept<E: From<anyhow::Error>>(
+    paths: &Paths,
+    options: ServeOptions,
+    as_keeper: &[OsString],
+    open: impl FnOnce() -> Result<Identity, E>,
+) -> Result<u8, E> {
+    begin_with_environment(paths)?;
+    let _lock = hold_state(paths)?;
+    let identity = open()?;
+    Ok(serve_with(paths, options, as_keeper, identity)?)
+}
+
+/// Sees to it that SQLite puts its own files where a daemon may write.
+fn begin_with_environment(paths: &Paths) -> anyhow::Result<()> {
     if std::env::var_os(SQLITE_TMPDIR).as_deref() != Some(paths.state_dir.as_os_str()) {
         // A process that may have threads cannot change its own environment, but begin anew with another.
         let mut anew = Command::new("/proc/self/exe");
         anew.args(std::env::args_os().skip(1)).env(SQLITE_TMPDIR, &paths.state_dir);
         return Err(anew.exec()).context("cannot start itself");
     }
+    Ok(())
+}
+
+/// Keeps a second daemon off the same state, until the result is dropped.
+fn hold_state(paths: &Paths) -> anyhow::Result<File> {
     create_private_dir(&paths.state_dir).with_context(|| format!("cannot use {}", paths.state_dir.display()))?;
-    let _lock = lock(paths, "daemon.lock", LOCK_PATIENCE)?;
+    lock(paths, "daemon.lock", LOCK_PATIENCE)
+}
+
+fn serve_with(paths: &Paths, options: ServeOptions, as_keeper: &[OsString], identity: Identity) -> anyhow::Result<u8> {
     let socket = bind(&paths.socket).with_context(|| format!("cannot use {}", paths.socket.display()))?;
     let (ours, theirs) = UnixStream::pair().context("the system gives no sockets")?;
+    // It waits there until the keeper takes it.
+    (&ours).write_all(identity.private_key().as_slice()).context("the system gives no sockets")?;
     // It ends with us. Nobody waits for it by its id: it closes its end of the line.
     let mut keeper = command(as_keeper, &socket)?;
     keeper.stdin(Stdio::from(OwnedFd::from(theirs))).spawn().context("cannot start the keeper")?;
     drop(keeper);
     let line = Arc::new(Line(ours));
-    let ended = serve(paths.clone(), options, socket.into(), Some(line.clone()));
+    let ended = serve(paths.clone(), options, identity, socket.into(), Some(line.clone()));
     let code = match ended {
         Ok(Ended::ForGood) => Ok(0),
         Ok(Ended::ToBeginAgain) => wait_for_next(&line),
@@ -165,6 +200,7 @@ pub fn stand_by(paths: &Paths, parent: i32, as_daemon: &[OsString]) -> anyhow::R
     let socket = OwnedFd::from(sandbox::process::inherit(parent)?);
     sandbox::process::harden_keeper();
     let line = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().context("the daemon handed no line over")?);
+    let key = take_key(line.as_fd())?;
     let code = small_runtime()?.block_on(async {
         // A terminal sends its signals to all processes; what they mean is for the daemon to say.
         let mut signals = Signals::take()?;
@@ -181,7 +217,7 @@ pub fn stand_by(paths: &Paths, parent: i32, as_daemon: &[OsString]) -> anyhow::R
                 Err(_) => return Ok(()),
             }
         }
-        let code = keep_on(paths, as_daemon, &socket, &mut signals, &mut line, None).await?;
+        let code = keep_on(paths, &key, as_daemon, &socket, &mut signals, &mut line, None).await?;
         if let Some(line) = &mut line {
             line.write_u8(code).await.ok();
         }
@@ -198,16 +234,17 @@ pub fn stand_by(paths: &Paths, parent: i32, as_daemon: &[OsString]) -> anyhow::R
 ///
 /// # Errors
 /// Another daemon runs, or the system does not allow to start one. Each says what to do.
-pub fn keep(paths: &Paths, as_daemon: &[OsString], log: Option<&File>) -> anyhow::Result<u8> {
-    create_private_dir(&paths.state_dir).with_context(|| format!("cannot use {}", paths.state_dir.display()))?;
-    let _lock = lock(paths, "daemon.lock", LOCK_PATIENCE)?;
+pub fn keep(paths: &Paths, identity: Identity, as_daemon: &[OsString], log: Option<&File>) -> anyhow::Result<u8> {
+    let _lock = hold_state(paths)?;
+    let key = identity.private_key();
+    drop(identity);
     let socket = bind(&paths.socket).with_context(|| format!("cannot use {}", paths.socket.display()))?;
     sandbox::process::harden_keeper();
     let code = small_runtime()?.block_on(async {
         // Taken before the first child, so that no signal is missed.
         let mut signals = Signals::take()?;
         attend(&paths.socket);
-        keep_on(paths, as_daemon, &socket, &mut signals, &mut None, log).await
+        keep_on(paths, &key, as_daemon, &socket, &mut signals, &mut None, log).await
     });
     std::fs::remove_file(&paths.socket).ok();
     code
@@ -217,6 +254,7 @@ pub fn keep(paths: &Paths, as_daemon: &[OsString], log: Option<&File>) -> anyhow
 /// none, by our own signals.
 async fn keep_on(
     paths: &Paths,
+    key: &PrivateKey,
     as_daemon: &[OsString],
     socket: &OwnedFd,
     signals: &mut Signals,
@@ -228,15 +266,41 @@ async fn keep_on(
         if let Some(log) = log {
             daemon.stderr(log.try_clone()?);
         }
-        daemon.stdin(Stdio::null()).env(SQLITE_TMPDIR, &paths.state_dir);
+        daemon.stdin(Stdio::piped()).env(SQLITE_TMPDIR, &paths.state_dir);
         // The service manager hears the keeper alone.
         daemon.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
-        let child = daemon.spawn().context("cannot start the daemon")?;
+        let mut child = daemon.spawn().context("cannot start the daemon")?;
+        let handed = child.stdin.take().map(|mut stdin| stdin.write_all(key.as_slice()));
+        // One that has ended without it says why, or how it ended does.
+        handed.transpose().ok();
         match wait(child, signals, line).await? {
             Some(AGAIN) => {}
             code => return Ok(code.unwrap_or(0)),
         }
     }
+}
+
+/// Takes the identity that a keeper hands to a daemon.
+///
+/// # Errors
+/// This process was not started by a keeper.
+pub fn take_identity() -> anyhow::Result<Identity> {
+    Ok(Identity::from_private_key(&*take_key(io::stdin().as_fd())?))
+}
+
+/// Reads a private key, and nothing beyond it. Not by what std has for standard input, which would keep a copy.
+fn take_key(from: BorrowedFd<'_>) -> anyhow::Result<PrivateKey> {
+    let mut key = PrivateKey::default();
+    let mut len = 0;
+    while len < key.len() {
+        match rustix::io::read(from, &mut key[len..]) {
+            Ok(0) => bail!("no identity was handed over"),
+            Ok(read) => len += read,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("no identity was handed over"),
+        }
+    }
+    Ok(key)
 }
 
 /// Takes the control socket. There is no other keeper; but the daemon of one that was killed may be dying

@@ -116,16 +116,22 @@ pub enum Ended {
 /// taken. Each says what to do.
 pub fn serve_for(keeper: i32, paths: Paths, options: ServeOptions) -> anyhow::Result<Ended> {
     let socket = sandbox::process::inherit(keeper)?;
-    serve(paths, options, socket, None)
+    let identity = keeper::take_identity()?;
+    serve(paths, options, identity, socket, None)
 }
 
-/// The same, by whoever holds the control socket.
-fn serve(paths: Paths, options: ServeOptions, socket: UnixListener, line: Option<Arc<Line>>) -> anyhow::Result<Ended> {
+/// The same, by whoever holds the identity and the control socket.
+fn serve(
+    paths: Paths,
+    options: ServeOptions,
+    identity: Identity,
+    socket: UnixListener,
+    line: Option<Arc<Line>>,
+) -> anyhow::Result<Ended> {
     let config = Config::load(&paths)?;
     create_private_dir(&paths.state_dir).with_context(|| format!("cannot use {}", paths.state_dir.display()))?;
     // A keeper that was killed has a daemon that is just dying; it holds this a moment longer.
     let _lock = lock(&paths, "serving.lock", DYING_PATIENCE)?;
-    let identity = Identity::open(&paths.identity())?;
     let sandbox = sandbox::enter(&paths, &config, options.require_sandbox)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -3,3 +3,7 @@
 pub mod fingerprint;
 pub mod identity;
 pub mod invite;
+pub mod key_file;
+pub mod passphrase;
+pub mod sealed;
+pub mod seed;

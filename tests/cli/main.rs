@@ -12,6 +12,7 @@ macro_rules! sees {
 
 mod daemon;
 mod import;
+mod keys;
 mod manual;
 mod packaging;
 mod service;

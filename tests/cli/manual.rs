@@ -183,6 +183,6 @@ fn the_page_of_the_program_tells_the_exit_codes() {
     let text = page("kinfold.1");
     let section = text.split("\n.Sh ").find(|section| section.starts_with("EXIT STATUS")).unwrap();
     let told: Vec<_> = section.lines().filter_map(|line| line.strip_prefix(".It ")).collect();
-    let all = [Exit::Done, Exit::Failed, Exit::Usage, Exit::Timeout, Exit::NeedsPerson, Exit::NoDaemon];
+    let all = [Exit::Done, Exit::Failed, Exit::Usage, Exit::Timeout, Exit::NeedsPerson, Exit::NoDaemon, Exit::Locked];
     assert_eq!(told, all.map(|exit| (exit as u8).to_string()));
 }

@@ -12,7 +12,7 @@ use kinfold::control::types::{RawPath, Restore};
 use crate::lab::{DATA, Device, Lab, wait_settled, wait_until};
 
 /// Returns whether files are bounded in this daemon; where they are not, the kernel has to be the reason.
-fn has_files(device: &Device) -> bool {
+pub fn has_files(device: &Device) -> bool {
     let sandbox = device.status().sandbox;
     let has = sandbox.in_force.iter().any(|part| part == "files");
     if !has {
@@ -25,16 +25,16 @@ fn has_files(device: &Device) -> bool {
 
 /// The processes of a device.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Pids {
+pub struct Pids {
     /// What was started.
-    first: u32,
+    pub first: u32,
     /// Its child.
-    keeper: u32,
+    pub keeper: u32,
     /// The daemon: the first one, or the keeper's child.
-    daemon: u32,
+    pub daemon: u32,
 }
 
-fn pids(device: &Device) -> Pids {
+pub fn pids(device: &Device) -> Pids {
     let child = |of: u32| {
         let children = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
         children.trim().parse().ok()
@@ -53,7 +53,7 @@ fn signal(pid: u32, signal: rustix::process::Signal) {
 }
 
 /// Adds a folder that the daemon cannot reach, and waits until one runs that can.
-fn add_folder_beyond(lab: &Lab, device: &Device) -> Pids {
+pub fn add_folder_beyond(lab: &Lab, device: &Device) -> Pids {
     let beyond = lab.path("beyond");
     fs::create_dir(&beyond).unwrap();
     device.ok(&["folder", "add", beyond.to_str().unwrap(), "--name", "beyond"]);

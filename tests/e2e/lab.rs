@@ -206,7 +206,12 @@ impl Device {
 
     /// Starts the daemon and waits until it answers.
     pub fn serve(&self) {
-        self.start();
+        self.serve_with(|_| {});
+    }
+
+    /// Starts the daemon in another way than usual, and waits until it answers.
+    pub fn serve_with(&self, adjust: impl FnOnce(&mut Command)) {
+        self.start_with(adjust);
         wait_until("the daemon answers", || {
             let mut child = self.child.lock().unwrap();
             let status = child.as_mut().unwrap().try_wait().unwrap();
@@ -218,11 +223,16 @@ impl Device {
 
     /// Starts the daemon and does not wait for it.
     pub fn start(&self) {
+        self.start_with(|_| {});
+    }
+
+    fn start_with(&self, adjust: impl FnOnce(&mut Command)) {
         let mut child = self.child.lock().unwrap();
         assert!(child.is_none(), "{}: a daemon runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let mut command = self.command(&["serve"]);
         command.env("KINFOLD_LOG", "info,kinfold=debug").stdout(log.try_clone().unwrap()).stderr(log);
+        adjust(&mut command);
         *child = Some(command.spawn().unwrap());
     }
 

@@ -14,6 +14,7 @@ mod endurance;
 mod found;
 mod hostile;
 mod independent;
+mod keys;
 mod lab;
 mod limits;
 mod live;

@@ -14,7 +14,7 @@ use crate::live::OnTerminal;
 use crate::network::Machines;
 
 /// A device that shows a code.
-struct Host {
+pub struct Host {
     child: Child,
     out: BufReader<ChildStdout>,
     invitation: Value,
@@ -28,7 +28,7 @@ impl Host {
         Self { child, out, invitation }
     }
 
-    fn of(device: &Device, args: &[&str]) -> Self {
+    pub fn of(device: &Device, args: &[&str]) -> Self {
         Self::start(device.command(&[&["pair", "--yes", "--json"], args].concat()))
     }
 
@@ -36,11 +36,11 @@ impl Host {
         self.invitation[key].as_str().unwrap()
     }
 
-    fn code(&self) -> &str {
+    pub fn code(&self) -> &str {
         self.text("code")
     }
 
-    fn at(&self) -> &str {
+    pub fn at(&self) -> &str {
         self.invitation["addresses"][0].as_str().unwrap()
     }
 
@@ -52,7 +52,7 @@ impl Host {
         (self.child.wait().unwrap().code().unwrap(), said, errors)
     }
 
-    fn outcome(self) -> Value {
+    pub fn outcome(self) -> Value {
         let (code, said, errors) = self.end();
         assert_eq!(code, 0, "{errors}");
         serde_json::from_str(&said).unwrap()

@@ -27,6 +27,7 @@ pub const EXITS: &[(u8, &str)] = &[
     (Exit::Timeout as u8, "What was waited for did not come in time."),
     (Exit::NeedsPerson as u8, "It did what was asked, and there is something for a person to decide."),
     (Exit::NoDaemon as u8, "It needs a running daemon, and there is none."),
+    (Exit::Locked as u8, "The identity of this device is locked, and was not opened."),
 ];
 
 /// How many of [`EXITS`], from the first on, every command may end with.
@@ -36,6 +37,11 @@ pub const EXITS_OF_ALL: usize = 3;
 pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("KINFOLD_HOME", "A directory that holds configuration, state and socket together, as with `--home`."),
     ("KINFOLD_LOG", "How much the daemon logs, as with `--log`."),
+    (
+        "CREDENTIALS_DIRECTORY",
+        "Where systemd hands credentials over: `kinfold.passphrase`, the passphrase of a locked identity, and \
+         `kinfold.identity`, an identity itself.",
+    ),
     ("XDG_CONFIG_HOME", "Where the configuration lies, in a directory `kinfold`. ~/.config where it is not set."),
     ("XDG_STATE_HOME", "Where identity and indexes lie, in a directory `kinfold`. ~/.local/state where it is not set."),
     ("XDG_RUNTIME_DIR", "Where the control socket lies. Where it is not set, the socket lies with the state."),
@@ -53,6 +59,7 @@ pub const FILES: &[(&str, &str)] = &[
     (".kinfoldignore", "In any directory of a folder: what is left out, in the form of gitignore."),
 ];
 
+const LOCKED: (u8, &str) = (Exit::Locked as u8, "It is locked, and the passphrase was wrong or was not given.");
 const NO_DAEMON: (u8, &str) = (Exit::NoDaemon as u8, "No daemon runs.");
 
 /// The notes.
@@ -79,22 +86,68 @@ pub const NOTES: &[Note] = &[
             "It runs in the foreground until it is interrupted, or `q` is pressed in the view that it shows on a \
              terminal. A daemon that runs already is not replaced.",
         ],
-        exits: &[],
+        exits: &[LOCKED],
         examples: &[("Sync a directory, and keep running:", "kinfold up ~/Photos")],
     },
     Note {
         page: "kinfold-init",
-        about: &["The identity is 32 random bytes that only this user can read. Whoever has them is this device."],
+        about: &["The identity is 32 random bytes that only this user can read. Whoever has them is this device. \
+             `kinfold key lock` puts a passphrase on them."],
         exits: &[],
         examples: &[("Set up a device and give it a name:", "kinfold init --name desktop")],
     },
     Note {
+        page: "kinfold-key",
+        about: &[
+            "Without a passphrase whoever has the file of the identity is this device. With one they have to find that, \
+             too, and each try takes 256 MiB of memory and about a second. The files that are synced, their history and \
+             the indexes are not encrypted by it.",
+            "A locked identity is opened once, when the daemon is started. The passphrase comes from the file that \
+             `--passphrase-file` names, else from the systemd credential `kinfold.passphrase`, else whoever starts it is \
+             asked on the terminal. It is never taken from an argument or the environment. A folder that is added later \
+             needs it no second time.",
+            "For a service, encrypt the passphrase to this machine, and have the unit load it: put the line \
+             `LoadCredentialEncrypted=kinfold.passphrase:/etc/kinfold.passphrase` below `[Service]` in what `systemctl \
+             edit kinfold@USER` opens. The services of users have credentials of their own since systemd 256: \
+             `systemd-creds --user` makes them. A credential `kinfold.identity`, with what the file of an identity holds, \
+             takes the place of the file.",
+            "Commands that only ask who this device is need no passphrase.",
+        ],
+        exits: &[LOCKED],
+        examples: &[
+            ("Lock the identity of this device:", "kinfold key lock"),
+            (
+                "As root: encrypt its passphrase to this machine:",
+                "systemd-ask-password -n | systemd-creds encrypt --name=kinfold.passphrase - /etc/kinfold.passphrase",
+            ),
+        ],
+    },
+    Note {
+        page: "kinfold-key-lock",
+        about: &[
+            "There is no way to open it without the passphrase. Copies of the file that were made before stay as they \
+             are; and flash memory may keep what was overwritten.",
+        ],
+        exits: &[],
+        examples: &[("From a password manager:", "pass kinfold | kinfold key lock --stdin")],
+    },
+    Note {
+        page: "kinfold-key-change",
+        about: &["Copies of the file still open with the passphrase that they were made with."],
+        exits: &[LOCKED],
+        examples: &[],
+    },
+    Note { page: "kinfold-key-unlock", about: &[], exits: &[LOCKED], examples: &[] },
+    Note {
         page: "kinfold-serve",
-        about: &["Beside the daemon a small process stands by, its keeper: it tells systemd how the daemon does, and \
+        about: &[
+            "Beside the daemon a small process stands by, its keeper: it tells systemd how the daemon does, and \
              starts the next one when a folder was added that this one cannot reach. The process id that was \
              started stays the one to send signals to. SIGHUP has it read the configuration anew, SIGTERM and SIGINT \
-             end it within 10 seconds."],
-        exits: &[],
+             end it within 10 seconds.",
+            "A locked identity is opened first, as kinfold-key(1) tells.",
+        ],
+        exits: &[LOCKED],
         examples: &[("Run it with more in its log:", "kinfold serve --log debug")],
     },
     Note {
