@@ -27,7 +27,6 @@ use crate::control::types::InboxItem;
 use crate::control::types::KeepConflict;
 use crate::control::types::LogLine;
 use crate::control::types::Offer;
-use crate::control::types::RawPath;
 use crate::control::types::ReleaseFolder;
 use crate::control::types::Released;
 use crate::control::types::Restore;
@@ -154,8 +153,8 @@ impl Client {
     }
 
     /// Asks for the kept states of a path, newest first.
-    pub fn history(&self, path: &RawPath) -> Result<Vec<HistoryEntry>, ControlError> {
-        self.post("/v1/history", &AskHistory { path: path.clone() }, PATIENT)
+    pub fn history(&self, ask: &AskHistory) -> Result<Vec<HistoryEntry>, ControlError> {
+        self.post("/v1/history", ask, PATIENT)
     }
 
     /// Brings back the past of a path.

@@ -20,6 +20,7 @@ pub mod history;
 mod hub;
 mod keeper;
 pub mod pairing;
+mod past;
 mod peer;
 mod place;
 mod pool;

@@ -36,6 +36,17 @@ pub enum Outgoing {
         /// Where it is counted.
         traffic: Arc<Traffic>,
     },
+    /// Chunks of former versions, likewise.
+    ServeKept {
+        /// The request they answer.
+        request: u64,
+        /// What is asked for.
+        items: Vec<(u16, String, u64, Vec<Run>)>,
+        /// Where it lies.
+        place: Arc<Place>,
+        /// Where it is counted.
+        traffic: Arc<Traffic>,
+    },
     /// Nothing of ours: but the tunnel may have something to say.
     Nothing,
     /// Say goodbye, and close.
@@ -100,7 +111,14 @@ pub fn write(mut writer: FrameWriter, queue: &PeerQueue) -> Result<(), Connectio
             Ok(Outgoing::Nothing) => {}
             Ok(Outgoing::Serve { request, items, place, traffic }) => {
                 for (item, path, stat, runs) in items {
-                    serve(&mut writer, &place, &traffic, request, item, &path, &stat, &runs)?;
+                    let reader = place.root().and_then(|root| Reader::open(&root, &path, &stat).ok());
+                    serve(&mut writer, &traffic, (request, item), reader, &runs)?;
+                }
+            }
+            Ok(Outgoing::ServeKept { request, items, place, traffic }) => {
+                for (item, kept, size, runs) in items {
+                    let reader = place.root().and_then(|root| Reader::open_kept(&root, &kept, size).ok());
+                    serve(&mut writer, &traffic, (request, item), reader, &runs)?;
                 }
             }
             Ok(Outgoing::Close(reason)) => {
@@ -123,18 +141,13 @@ fn send(writer: &mut FrameWriter, message: &Message) -> Result<(), ConnectionErr
 }
 
 /// Reads chunks right into the buffer that is sealed, and so to the socket.
-#[expect(clippy::too_many_arguments, reason = "the parts of one order, taken apart where they are needed")]
 fn serve(
     writer: &mut FrameWriter,
-    place: &Place,
     traffic: &Traffic,
-    request: u64,
-    item: u16,
-    path: &RelPath,
-    stat: &Stat,
+    (request, item): (u64, u16),
+    reader: Option<Reader>,
     runs: &[Run],
 ) -> Result<(), ConnectionError> {
-    let reader = place.root().and_then(|root| Reader::open(&root, path, stat).ok());
     let Some(reader) = reader else {
         // It changed meanwhile; a scan finds out, and then the peer hears of it.
         return send(writer, &Message::Missing { request, item });

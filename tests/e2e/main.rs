@@ -18,6 +18,7 @@ mod live;
 mod network;
 mod pairing;
 mod past;
+mod peer_history;
 mod people;
 mod proxy;
 mod puppet;
