@@ -24,6 +24,7 @@ use kinfold::model::version::VersionVector;
 use kinfold::net::frame;
 use kinfold::wire::message::{Ack, ChunkHeader, Message, Records, SentRecord};
 use kinfold::wire::pairing::{Introduction, PairingMessage, SharedFolder};
+use kinfold::wire::past::{Former, History, WantHistory};
 
 fn seeds_dir(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target)
@@ -86,6 +87,10 @@ fn messages() -> Vec<Vec<Message>> {
         by: DeviceTag::of(&DeviceId::from_public_key([2; 32])),
         body,
     };
+    let former = |path: &str, body| {
+        let by = DeviceTag::of(&DeviceId::from_public_key([2; 32]));
+        Former { path: rel(path), body, by, since_ns: -9, until_ns: 1_700_000_000_000_000_000 }
+    };
     let said = |after, through, records| {
         let (after, through) = (Sequence(after), Sequence(through));
         Message::Records(Records { folder, after, through, more: false, records })
@@ -122,6 +127,23 @@ fn messages() -> Vec<Vec<Message>> {
             said(1, 2, vec![SentRecord { left_out: true, ..plain(Record::withdrawn(rel("l"), DeviceTag([1; 5]))) }]),
             ack(0, 2),
             Message::Ping,
+        ],
+        vec![
+            Message::WantHistory(WantHistory { request: 1, folder, top: None, after: None }),
+            Message::WantHistory(WantHistory {
+                request: 2,
+                folder,
+                top: Some(rel("d")),
+                after: Some((rel("d/f"), -7)),
+            }),
+            Message::History(History {
+                request: 0x0707_0707_0000_0001,
+                versions: vec![
+                    former("d/f", Body::File(file)),
+                    former("d/l", Body::Symlink { target: (*b"../f").into() }),
+                ],
+                more: true,
+            }),
         ],
     ]
 }

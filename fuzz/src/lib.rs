@@ -24,9 +24,10 @@ use kinfold::engine::session::record;
 use kinfold::engine::session::suite::Suite;
 use kinfold::keys::fingerprint::fingerprint_words;
 use kinfold::keys::invite::Invite;
-use kinfold::model::id::{DeviceId, FolderId, Incarnation, Sequence};
+use kinfold::model::id::{ContentId, DeviceId, FolderId, Incarnation, Sequence};
 use kinfold::model::limits;
 use kinfold::model::path::RelPath;
+use kinfold::model::record::FileBody;
 use kinfold::model::rights::{Members, Right};
 use kinfold::net::crypto::SystemPrimitives;
 use kinfold::net::frame::FrameDecoder;
@@ -279,6 +280,12 @@ pub fn folder(mut data: &[u8]) {
         members: Members::default(),
     };
     outputs.extend(give(&mut folder, Some(Input::PeerUp(peer, Right::Owner, hello))));
+    // Somebody here waits for what the peer keeps of the past, and for one version of it.
+    let now = Now { at: Duration::from_secs(2), wall_ns: 2_000_000_000 };
+    folder.ask_history(now, peer, None);
+    let body = FileBody { mode: 0o644, mtime_ns: 5, size: 20, content: ContentId([9; 32]) };
+    folder.take_former(now, peer, &[(RelPath::parse(b"former").unwrap(), body)]);
+    outputs.extend(give(&mut folder, None));
     let mut rounds = 0;
     loop {
         for output in std::mem::take(&mut outputs) {
@@ -293,6 +300,11 @@ pub fn folder(mut data: &[u8]) {
                     Input::Assembled(plan.stage, kinfold::engine::effect::AssembleOutcome::Staged { missing })
                 }
                 Output::Stage(stage, number, ..) => Input::Staged(stage, number, Ok(())),
+                Output::Rechunk(stage, _) => Input::Rechunked(stage, Ok(None)),
+                Output::Taken(_, taken) => {
+                    assert!(taken.is_err(), "what it was called was never sent");
+                    continue;
+                }
                 Output::Misbehaved(..) => return,
                 _ => continue,
             };

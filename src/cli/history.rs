@@ -1,5 +1,6 @@
 //! `kinfold history`: the kept states of a file, and the space that all of them take.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use crate::cli::context::Context;
@@ -7,6 +8,7 @@ use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::place;
+use crate::control::types::AskHistory;
 use crate::control::types::Time;
 
 /// Arguments of `kinfold history`.
@@ -14,6 +16,14 @@ use crate::control::types::Time;
 pub struct Args {
     /// The file or directory; it may have been deleted [default: say how much space history takes]
     file: Option<PathBuf>,
+
+    /// Ask all connected devices too, and say who keeps which state
+    #[arg(long, requires = "file")]
+    all: bool,
+
+    /// Ask DEVICE instead: its history may reach further back
+    #[arg(long, value_name = "DEVICE", requires = "file", conflicts_with = "all")]
+    from: Option<String>,
 
     /// Print JSON
     #[arg(long)]
@@ -23,16 +33,17 @@ pub struct Args {
 /// Runs the command.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     match &args.file {
-        Some(file) => of_file(context, file.clone(), args.json)?,
+        Some(file) => of_file(context, file, args)?,
         None => space(context, args.json)?,
     }
     Ok(Exit::Done)
 }
 
-fn of_file(context: &Context, file: PathBuf, json: bool) -> Result<(), Failure> {
-    let path = place::meant(&file)?;
-    let entries = context.client()?.history(&path)?;
-    if json {
+fn of_file(context: &Context, file: &Path, args: &Args) -> Result<(), Failure> {
+    let path = place::meant(file)?;
+    let ask = AskHistory { path: path.clone(), all: args.all, from: args.from.clone() };
+    let entries = context.client()?.history(&ask)?;
+    if args.json {
         return output::say_json(&entries);
     }
     let rows: Vec<_> = entries
@@ -40,7 +51,11 @@ fn of_file(context: &Context, file: PathBuf, json: bool) -> Result<(), Failure> 
         .map(|entry| {
             let other = if entry.path == path { String::new() } else { entry.path.to_string() };
             let size = if entry.kind == "file" { output::bytes(entry.size) } else { entry.kind.clone() };
-            vec![to_be_restored(entry.time), size, output::escaped(&entry.device), other]
+            let mut row = vec![to_be_restored(entry.time), size, output::escaped(&entry.device)];
+            // Who asks one device knows who keeps it.
+            row.extend(args.all.then(|| output::escaped(&entry.held_by.join(", "))));
+            row.push(other);
+            row
         })
         .collect();
     output::say_columns(&rows)

@@ -38,7 +38,12 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     to: Option<PathBuf>,
 
-    /// Only say what would be brought back
+    /// Out of the history of DEVICE, which has to be connected [default: of this device; what it does not keep is taken
+    /// from connected devices that may change the folder]
+    #[arg(long, value_name = "DEVICE")]
+    from: Option<String>,
+
+    /// Only say what would be brought back, and from where
     #[arg(long)]
     dry_run: bool,
 
@@ -51,9 +56,10 @@ pub struct Args {
 pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let to = args.to.as_deref().map(place::meant).transpose()?;
     let path = place::meant(&args.path)?;
-    let restored = match to {
-        Some(to) if !args.dry_run => restore_to(context, path, args.at, to)?,
-        to => context.client()?.restore(&Restore { path, at: args.at, to, dry_run: args.dry_run })?,
+    let wish = Restore { path, at: args.at, to, dry_run: args.dry_run, from: args.from.clone() };
+    let restored = match wish.to.clone() {
+        Some(to) if !args.dry_run => restore_to(context, wish, to)?,
+        _ => context.client()?.restore(&wish)?,
     };
     if args.json {
         output::say_json(&restored)?;
@@ -62,7 +68,8 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     if args.dry_run {
         let row = |file: &WouldRestore| {
             let replaces = if file.replaces { "what lies there goes to history" } else { "" };
-            let made = format!("{} by {}", output::local_time(file.time), output::escaped(&file.device));
+            let from = file.from.as_ref().map_or_else(String::new, |from| format!(", from {}", output::escaped(from)));
+            let made = format!("{} by {}{from}", output::local_time(file.time), output::escaped(&file.device));
             vec![file.path.to_string(), output::bytes(file.size), made, replaces.to_owned()]
         };
         output::say_columns(&restored.listed.iter().map(row).collect::<Vec<_>>())?;
@@ -70,23 +77,24 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
         if left > 0 {
             output::say(format_args!("and {} more", output::counted(left, "file", "files")))?;
         }
-        let files = output::counted(restored.files, "file", "files");
-        output::say(format_args!("would restore {files}, {}, to {}", output::bytes(restored.bytes), restored.to))?;
-        return Ok(Exit::Done);
     }
+    let did = if args.dry_run { "would restore" } else { "restored" };
     let files = output::counted(restored.files, "file", "files");
-    output::say(format_args!("restored {files}, {}, to {}", output::bytes(restored.bytes), restored.to))?;
+    let from = match &restored.from[..] {
+        [] => String::new(),
+        devices => format!("from {}, ", output::escaped(&devices.join(", "))),
+    };
+    output::say(format_args!("{did} {files}, {}, {from}to {}", output::bytes(restored.bytes), restored.to))?;
     Ok(Exit::Done)
 }
 
 /// Has the daemon put it where it may write, and moves it from there: a daemon reaches its folders and its
 /// own files, and nothing else.
-fn restore_to(context: &Context, path: RawPath, at: Option<Time>, to: RawPath) -> Result<Restored, Failure> {
+fn restore_to(context: &Context, wish: Restore, to: RawPath) -> Result<Restored, Failure> {
     let doing = |error: io::Error| Failure::from_error(&error).while_doing("cannot restore");
     let between = tempfile::Builder::new().prefix("restored-").tempdir_in(&context.paths.state_dir).map_err(doing)?;
     let there = between.path().join("it");
-    let restore = Restore { path, at, to: Some(RawPath(there.clone())), dry_run: false };
-    let restored = context.client()?.restore(&restore)?;
+    let restored = context.client()?.restore(&Restore { to: Some(RawPath(there.clone())), ..wish })?;
     bring(&there, to.as_path())
         .map_err(|(path, error)| Failure::from_error(&error).while_doing(&format!("cannot write {}", RawPath(path))))?;
     Ok(Restored { to, ..restored })

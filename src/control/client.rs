@@ -29,7 +29,6 @@ use crate::control::types::LogLine;
 use crate::control::types::MergeConflict;
 use crate::control::types::MergedConflict;
 use crate::control::types::Offer;
-use crate::control::types::RawPath;
 use crate::control::types::ReleaseFolder;
 use crate::control::types::Released;
 use crate::control::types::Restore;
@@ -161,8 +160,8 @@ impl Client {
     }
 
     /// Asks for the kept states of a path, newest first.
-    pub fn history(&self, path: &RawPath) -> Result<Vec<HistoryEntry>, ControlError> {
-        self.post("/v1/history", &AskHistory { path: path.clone() }, PATIENT)
+    pub fn history(&self, ask: &AskHistory) -> Result<Vec<HistoryEntry>, ControlError> {
+        self.post("/v1/history", ask, PATIENT)
     }
 
     /// Brings back the past of a path.

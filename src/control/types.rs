@@ -477,6 +477,12 @@ pub enum Keep {
 pub struct AskHistory {
     /// Which path; absolute. Nothing needs to be there any more.
     pub path: RawPath,
+    /// Whether to ask all connected devices too.
+    #[serde(default)]
+    pub all: bool,
+    /// The device whose history is asked, by its name here; without it, this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// A kept state of a path.
@@ -494,6 +500,9 @@ pub struct HistoryEntry {
     pub path: RawPath,
     /// Tells kept states apart.
     pub id: String,
+    /// The devices that keep it, by their names here; `here` is this one.
+    #[serde(default)]
+    pub held_by: Vec<String>,
 }
 
 /// Asks to bring back the past of a path, and of all below it.
@@ -510,6 +519,10 @@ pub struct Restore {
     /// Whether only to say what would be done.
     #[serde(default)]
     pub dry_run: bool,
+    /// The device whose history counts, by its name here; without it, this one's, and where that does not hold a version
+    /// those of the connected devices that may change the folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// What was brought back.
@@ -524,6 +537,9 @@ pub struct Restored {
     /// What would be brought back, where that was all that was asked; at most 10,000 of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listed: Vec<WouldRestore>,
+    /// The other devices that something comes from, by their names here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<String>,
 }
 
 /// A file that would be brought back.
@@ -539,6 +555,9 @@ pub struct WouldRestore {
     pub size: u64,
     /// Whether something lies there now, which would go to history.
     pub replaces: bool,
+    /// The other device that it would be taken from, by its name here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// Asks for lines of the log.

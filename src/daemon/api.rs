@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender};
+
 use crate::config::load::real_path;
 use crate::control::log::LogRing;
 use crate::control::types::{
-    ApiError, ApiErrorKind, Conflict, ConflictSide, Damaged, DeviceRef, Event, EventKind, FolderState, FolderStatus,
-    Held, HeldFile, HistoryEntry, InboxItem, KeepConflict, LogLine, MemberStatus, MergeConflict, MergedConflict,
-    Moving, Offer, PeerStatus, PolicyStatus, RawPath, ReleaseFolder, Released, Restore, Restored, Status, SyncState,
-    Time, Verified, Verify, WatchStatus, WouldRestore,
+    ApiError, ApiErrorKind, AskHistory, Conflict, ConflictSide, Damaged, DeviceRef, Event, EventKind, FolderState,
+    FolderStatus, Held, HeldFile, HistoryEntry, InboxItem, KeepConflict, LogLine, MemberStatus, MergeConflict,
+    MergedConflict, Moving, Offer, PeerStatus, PolicyStatus, RawPath, ReleaseFolder, Released, Restore, Restored,
+    Status, SyncState, Time, Verified, Verify, WatchStatus,
 };
 use crate::daemon::attention;
 use crate::daemon::control::Api;
@@ -23,6 +25,7 @@ use crate::daemon::folder::{Command, Report};
 use crate::daemon::history;
 use crate::daemon::hub::{Hub, Slot, State, chain};
 use crate::daemon::merging::{Sides, merge_sides};
+use crate::daemon::past;
 use crate::daemon::place::Place;
 use crate::daemon::rates;
 use crate::daemon::rests::Rest;
@@ -30,7 +33,6 @@ use crate::daemon::run::wall_ns;
 use crate::engine::brake::HeldCounts;
 use crate::engine::folder;
 use crate::engine::folder::{HeldBy, Note};
-use crate::engine::index::Kept;
 use crate::model::id::{DeviceId, DeviceTag, FolderId};
 use crate::model::path::RelPath;
 use crate::model::problem::{Problem, ProblemKind};
@@ -56,25 +58,36 @@ pub struct Daemon {
 }
 
 /// A folder that is asked for, without the hub's lock.
-struct Asked {
-    name: String,
-    path: PathBuf,
+pub(super) struct Asked {
+    pub(super) id: FolderId,
+    pub(super) name: String,
+    pub(super) path: PathBuf,
     commands: Option<crossbeam_channel::Sender<Command>>,
     place: Option<Arc<Place>>,
 }
 
 impl Asked {
-    fn ask<T>(&self, command: impl FnOnce(crossbeam_channel::Sender<T>) -> Command) -> Result<T, ApiError> {
-        let gone = || {
-            let text = format!("the folder {} is not running", self.name);
-            ApiError::new(ApiErrorKind::Unavailable, text).with_hint("`kinfold status` says why")
-        };
-        let (reply, answer) = crossbeam_channel::bounded(1);
-        self.commands.as_ref().ok_or_else(gone)?.send(command(reply)).map_err(|_| gone())?;
-        answer.recv_timeout(Duration::from_secs(600)).map_err(|_| gone())
+    pub(super) fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, ApiError> {
+        self.begin(command)?.recv_timeout(Duration::from_secs(600)).map_err(|_| self.gone())
     }
 
-    fn absolute(&self, path: &RelPath) -> RawPath {
+    /// Asks something that takes a while; the answer comes by the channel.
+    pub(super) fn begin<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<Receiver<T>, ApiError> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        self.tell(command(reply))?;
+        Ok(answer)
+    }
+
+    pub(super) fn tell(&self, command: Command) -> Result<(), ApiError> {
+        self.commands.as_ref().ok_or_else(|| self.gone())?.send(command).map_err(|_| self.gone())
+    }
+
+    pub(super) fn gone(&self) -> ApiError {
+        let text = format!("the folder {} is not running", self.name);
+        ApiError::new(ApiErrorKind::Unavailable, text).with_hint("`kinfold status` says why")
+    }
+
+    pub(super) fn absolute(&self, path: &RelPath) -> RawPath {
         RawPath(self.path.join(path.as_path()))
     }
 }
@@ -87,7 +100,7 @@ impl Daemon {
 
     /// Waits until all folders have been started: a daemon answers before that, as opening a large
     /// index takes a while, but who asks something of a folder should not have to know.
-    fn wait_started(&self) {
+    pub(super) fn wait_started(&self) {
         let begun = Instant::now();
         let is_starting = || {
             let state = self.hub.lock();
@@ -111,7 +124,7 @@ impl Daemon {
     }
 
     /// Finds the folder that an absolute path lies in, and the path inside it (`None`: its root).
-    fn locate(&self, path: &Path) -> Result<(Asked, Option<RelPath>), ApiError> {
+    pub(super) fn locate(&self, path: &Path) -> Result<(Asked, Option<RelPath>), ApiError> {
         for (_, asked) in self.all() {
             for root in [asked.path.clone(), real_path(&asked.path)] {
                 let Ok(rest) = path.strip_prefix(&root) else {
@@ -130,7 +143,7 @@ impl Daemon {
         Err(ApiError::new(ApiErrorKind::NotFound, text).with_hint("`kinfold folder list` shows the folders"))
     }
 
-    fn device_name(&self, tag: DeviceTag) -> String {
+    pub(super) fn device_name(&self, tag: DeviceTag) -> String {
         let own = self.hub.identity.device_id();
         let state = self.hub.lock();
         if DeviceTag::of(&own) == tag {
@@ -408,7 +421,7 @@ impl Daemon {
         event
     }
 
-    fn device_ref(&self, id: DeviceId) -> DeviceRef {
+    pub(super) fn device_ref(&self, id: DeviceId) -> DeviceRef {
         let state = self.hub.lock();
         let name = state.config.device(&id).map_or_else(|| id.short(), |device| device.name.clone());
         DeviceRef { name, id }
@@ -420,7 +433,7 @@ fn asked(state: &State, folder: &crate::config::Folder) -> Asked {
         Some(Slot::Running(handle)) => (Some(handle.commands.clone()), Some(handle.place.clone())),
         _ => (None, None),
     };
-    Asked { name: folder.name.clone(), path: folder.path.clone(), commands, place }
+    Asked { id: folder.id, name: folder.name.clone(), path: folder.path.clone(), commands, place }
 }
 
 fn failed(error: &dyn std::error::Error) -> ApiError {
@@ -696,54 +709,12 @@ impl Api for Daemon {
         Ok(done)
     }
 
-    fn history(&self, path: &RawPath) -> Result<Vec<HistoryEntry>, ApiError> {
-        self.wait_started();
-        let (asked, inside) = self.locate(path.as_path())?;
-        let (kept, local) = asked.ask(|reply| Command::Kept(inside.clone(), false, reply))?;
-        let entry = |kept: Kept| HistoryEntry {
-            time: Time::from_unix_ns(kept.since_ns),
-            device: self.device_name(kept.by),
-            size: kept.body.file().map_or(0, |file| file.size),
-            kind: kind_of(&kept.body).to_owned(),
-            path: asked.absolute(&kept.path),
-            id: kept.file.unwrap_or_default(),
-        };
-        let mut entries: Vec<HistoryEntry> = kept.into_iter().filter(|k| k.file.is_some()).map(entry).collect();
-        if entries.is_empty() && local.is_none() {
-            return Err(ApiError::new(ApiErrorKind::NotFound, format!("nothing is known of {path}")));
-        }
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.time));
-        Ok(entries)
+    fn history(&self, ask: AskHistory) -> Result<Vec<HistoryEntry>, ApiError> {
+        past::history(self, &ask)
     }
 
     fn restore(&self, restore: Restore) -> Result<Restored, ApiError> {
-        self.wait_started();
-        let (asked, path) = self.locate(restore.path.as_path())?;
-        let at_ns = match restore.at {
-            Some(at) => Some(
-                i64::try_from(at.0.as_nanosecond())
-                    .map_err(|_| ApiError::new(ApiErrorKind::Invalid, "no history reaches that far"))?,
-            ),
-            None => None,
-        };
-        let to = restore.to.map(|to| to.0);
-        if path.is_none() && at_ns.is_none() {
-            let error =
-                ApiError::new(ApiErrorKind::Invalid, "say which time the whole folder is to be brought back to");
-            return Err(error.with_hint("give --at TIME"));
-        }
-        let wish = history::Restore { path, at_ns, to: to.clone(), dry_run: restore.dry_run };
-        let done = asked.ask(|reply| Command::Restore(wish, reply))?;
-        let done = done.map_err(|error| ApiError::new(ApiErrorKind::Failed, error))?;
-        let listed = done.listed.into_iter().map(|(kept, replaces)| WouldRestore {
-            path: asked.absolute(&kept.path),
-            time: Time::from_unix_ns(kept.since_ns),
-            device: self.device_name(kept.by),
-            size: kept.body.file().map_or(0, |file| file.size),
-            replaces,
-        });
-        let listed = listed.collect();
-        Ok(Restored { files: done.files, bytes: done.bytes, to: to.map_or(restore.path, RawPath), listed })
+        past::restore(self, restore)
     }
 
     fn reload(&self) -> Result<(), ApiError> {
@@ -762,14 +733,5 @@ fn kind_of_change(body: &Body) -> EventKind {
         Body::Dir { .. } => EventKind::Directory,
         Body::Symlink { .. } => EventKind::Link,
         Body::File(_) => EventKind::Written,
-    }
-}
-
-fn kind_of(body: &Body) -> &'static str {
-    match body {
-        Body::Tombstone => "deleted",
-        Body::Dir { .. } => "dir",
-        Body::Symlink { .. } => "symlink",
-        Body::File(_) => "file",
     }
 }

@@ -47,7 +47,6 @@ use crate::control::types::LogLine;
 use crate::control::types::MergeConflict;
 use crate::control::types::MergedConflict;
 use crate::control::types::Offer;
-use crate::control::types::RawPath;
 use crate::control::types::ReleaseFolder;
 use crate::control::types::Released;
 use crate::control::types::Restore;
@@ -97,7 +96,7 @@ pub trait Api: Send + Sync + 'static {
     /// Merges both sides of a conflict.
     fn merge(&self, merge: MergeConflict) -> Result<MergedConflict, ApiError>;
     /// Returns the kept states of a path, newest first.
-    fn history(&self, path: &RawPath) -> Result<Vec<HistoryEntry>, ApiError>;
+    fn history(&self, ask: AskHistory) -> Result<Vec<HistoryEntry>, ApiError>;
     /// Brings back the past of a path.
     fn restore(&self, restore: Restore) -> Result<Restored, ApiError>;
     /// Reads the configuration anew; returns when it is in force.
@@ -293,7 +292,7 @@ async fn history(
     State(server): State<Server>,
     Body(ask): Body<AskHistory>,
 ) -> Result<Json<Vec<HistoryEntry>>, Refusal> {
-    server.ask(move |api| api.history(&ask.path)).await
+    server.ask(move |api| api.history(ask)).await
 }
 
 async fn restore(State(server): State<Server>, Body(ask): Body<Restore>) -> Result<Json<Restored>, Refusal> {
@@ -388,6 +387,7 @@ mod tests {
     use crate::control::client::ControlError;
     use crate::control::log::LogRing;
     use crate::control::types::Keep;
+    use crate::control::types::RawPath;
     use crate::control::types::Time;
 
     /// Answers little and remembers what it was asked.
@@ -455,13 +455,14 @@ mod tests {
             self.note(format!("merge {} dry_run={}", merge.path, merge.dry_run));
             Ok(MergedConflict { path: merge.path.clone(), copy: merge.path, size: 3 })
         }
-        fn history(&self, path: &RawPath) -> Result<Vec<HistoryEntry>, ApiError> {
-            self.note(format!("history {path}"));
+        fn history(&self, ask: AskHistory) -> Result<Vec<HistoryEntry>, ApiError> {
+            self.note(format!("history {} all={} from {:?}", ask.path, ask.all, ask.from));
             Ok(vec![])
         }
         fn restore(&self, restore: Restore) -> Result<Restored, ApiError> {
-            self.note(format!("restore {} at {:?}", restore.path, restore.at.map(|at| at.to_string())));
-            Ok(Restored { files: 1, bytes: 2, to: restore.path, listed: vec![] })
+            let at = restore.at.map(|at| at.to_string());
+            self.note(format!("restore {} at {at:?} from {:?}", restore.path, restore.from));
+            Ok(Restored { files: 1, bytes: 2, to: restore.path, listed: vec![], from: vec![] })
         }
         fn reload(&self) -> Result<(), ApiError> {
             self.note("reload");
@@ -539,9 +540,12 @@ mod tests {
         assert_eq!(client.verified(None).unwrap()[0].files, 2);
         client.keep(&KeepConflict { path: path.clone(), keep: Keep::Theirs }).unwrap();
         assert_eq!(client.merge(&MergeConflict { path: path.clone(), dry_run: true }).unwrap().size, 3);
-        assert_eq!(client.history(&path).unwrap(), []);
+        let from = Some("laptop".to_owned());
+        let ask = AskHistory { path: path.clone(), all: false, from: from.clone() };
+        assert_eq!(client.history(&ask).unwrap(), []);
         let at = Some(Time::from_unix_ns(1));
-        assert_eq!(client.restore(&Restore { path: path.clone(), at, to: None, dry_run: false }).unwrap().to, path);
+        let restore = Restore { path: path.clone(), at, to: None, dry_run: false, from };
+        assert_eq!(client.restore(&restore).unwrap().to, path);
         client.reload().unwrap();
         client.shutdown().unwrap();
         assert_eq!(
@@ -555,8 +559,8 @@ mod tests {
                 "verified None",
                 "keep /data/a b Theirs",
                 "merge /data/a b dry_run=true",
-                "history /data/a b",
-                "restore /data/a b at Some(\"1970-01-01T00:00:00.000000001Z\")",
+                "history /data/a b all=false from Some(\"laptop\")",
+                "restore /data/a b at Some(\"1970-01-01T00:00:00.000000001Z\") from Some(\"laptop\")",
                 "reload",
                 "shutdown",
             ]

@@ -20,16 +20,18 @@ use crate::disk::hash::Durability;
 use crate::disk::ignore::Gitignores;
 use crate::engine::brake::HeldCounts;
 use crate::engine::chunk::VerifiedChunk;
-use crate::engine::effect::HashOutcome;
-use crate::engine::folder::{FolderStatus, Greeting, HeldBy, Input, VerifyStatus};
+use crate::engine::effect::{HashOutcome, StageId};
+use crate::engine::folder::{FolderStatus, Greeting, HeldBy, Input, PastError, VerifyStatus};
 use crate::engine::index::{Index, Kept, Local, Totals};
 use crate::model::brake::Thresholds;
 use crate::model::id::{DeviceId, FolderId, Sequence};
 use crate::model::path::RelPath;
 use crate::model::problem::Problem;
+use crate::model::record::FileBody;
 use crate::model::rights::Right;
 use crate::store::error::StoreError;
 use crate::wire::message::{ChunkHeader, FolderHello, Message};
+use crate::wire::past::Former;
 
 /// What a folder is asked or told.
 pub enum Command {
@@ -63,6 +65,12 @@ pub enum Command {
     Kept(Option<RelPath>, bool, Sender<(Vec<Kept>, Option<Local>)>),
     /// Bring back a former version.
     Restore(history::Restore, Sender<Result<history::Restored, String>>),
+    /// Which former versions a peer keeps of a path and of all below it.
+    AskHistory(DeviceId, Option<RelPath>, Sender<Result<Vec<Former>, PastError>>),
+    /// Take the contents of former versions from a peer, into staging files.
+    TakeFormer(DeviceId, Vec<(RelPath, FileBody)>, Sender<Result<Vec<StageId>, PastError>>),
+    /// Give up staging files.
+    Discard(Vec<StageId>),
     /// Settle a conflict.
     Settle(history::Settle, Sender<Result<(), String>>),
     /// Both sides of the conflict at or of a path.

@@ -584,6 +584,8 @@ impl Hub {
             Message::Ack(ack) => ack.folder,
             Message::WantRecipe(want) | Message::WantPages { want, .. } => want.folder,
             Message::Want(want) => want.folder,
+            Message::WantHistory(want) => want.folder,
+            Message::History(history) => return self.folder_of_request(history.request),
             Message::Recipe { request, .. } | Message::Page { request, .. } | Message::Missing { request, .. } => {
                 return self.folder_of_request(*request);
             }

@@ -24,6 +24,7 @@ mod keeper;
 mod lanes;
 mod merging;
 pub mod pairing;
+mod past;
 mod peer;
 mod place;
 mod pool;

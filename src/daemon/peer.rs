@@ -45,6 +45,19 @@ pub enum Outgoing {
         /// Where it is counted.
         traffic: Arc<Traffic>,
     },
+    /// Chunks of former versions, likewise.
+    ServeKept {
+        /// The folder that it is of.
+        folder: FolderId,
+        /// The request they answer.
+        request: u64,
+        /// What is asked for.
+        items: Vec<(u16, String, u64, Vec<Run>)>,
+        /// Where it lies.
+        place: Arc<Place>,
+        /// Where it is counted.
+        traffic: Arc<Traffic>,
+    },
     /// Nothing of ours: but the tunnel may have something to say.
     Nothing,
     /// Say goodbye, and close.
@@ -184,8 +197,12 @@ impl PeerQueue {
         match next {
             Outgoing::Message(message) => self.done(lanes.add(message)),
             Outgoing::Serve { folder, request, items, place, traffic } => {
-                let what = Serving { request, items: items.into_iter(), file: None, place, traffic };
-                lanes.chunks.push_back(Chunks { folder, meter: self.flow.send_of(&folder), what });
+                let items = items.into_iter().map(|(item, path, stat, runs)| (item, Source::File(path, stat), runs));
+                self.serve(lanes, folder, (request, items.collect()), place, traffic);
+            }
+            Outgoing::ServeKept { folder, request, items, place, traffic } => {
+                let items = items.into_iter().map(|(item, name, size, runs)| (item, Source::Kept(name, size), runs));
+                self.serve(lanes, folder, (request, items.collect()), place, traffic);
             }
             Outgoing::Nothing => {
                 self.done(1);
@@ -194,6 +211,18 @@ impl PeerQueue {
             Outgoing::Close(reason) => lanes.close(reason),
         }
         true
+    }
+
+    fn serve(
+        &self,
+        lanes: &mut Lanes<Serving>,
+        folder: FolderId,
+        (request, items): (u64, Vec<(u16, Source, Vec<Run>)>),
+        place: Arc<Place>,
+        traffic: Arc<Traffic>,
+    ) {
+        let what = Serving { request, items: items.into_iter(), file: None, place, traffic };
+        lanes.chunks.push_back(Chunks { folder, meter: self.flow.send_of(&folder), what });
     }
 
     /// Counts what waits no longer.
@@ -207,10 +236,29 @@ fn send(writer: &mut FrameWriter, message: &Message) -> Result<(), ConnectionErr
     writer.send(message.kind(), &header, &body)
 }
 
+/// What chunks are read from.
+enum Source {
+    /// A file of the folder, as it was looked at.
+    File(RelPath, Stat),
+    /// A former version, by its name in history, and its length.
+    Kept(String, u64),
+}
+
+impl Source {
+    /// Opens it, if it is still there as it was.
+    fn open(&self, place: &Place) -> Option<Reader> {
+        let root = place.root()?;
+        match self {
+            Self::File(path, stat) => Reader::open(&root, path, stat).ok(),
+            Self::Kept(name, size) => Reader::open_kept(&root, name, *size).ok(),
+        }
+    }
+}
+
 /// A request of a peer that is being answered, chunk by chunk.
 struct Serving {
     request: u64,
-    items: vec::IntoIter<(u16, RelPath, Stat, Vec<Run>)>,
+    items: vec::IntoIter<(u16, Source, Vec<Run>)>,
     file: Option<ServedFile>,
     place: Arc<Place>,
     traffic: Arc<Traffic>,
@@ -258,11 +306,10 @@ impl Serving {
                 self.traffic.sent.fetch_add(u64::from(len), Ordering::Relaxed);
                 return Ok(true);
             }
-            let Some((item, path, stat, runs)) = self.items.next() else {
+            let Some((item, source, runs)) = self.items.next() else {
                 return Ok(false);
             };
-            let reader = self.place.root().and_then(|root| Reader::open(&root, &path, &stat).ok());
-            let Some(reader) = reader else {
+            let Some(reader) = source.open(&self.place) else {
                 // It changed meanwhile; a scan finds out, and then the peer hears of it.
                 send(writer, &Message::Missing { request: self.request, item })?;
                 return Ok(true);

@@ -31,7 +31,7 @@ use crate::engine::effect::{
     Action, AssembleOutcome, CommitItem, CommitOutcome, Depth, HashOutcome, JobId, ScanEnd, ScanItem, Scope, StageId,
     VerifyItem, VerifyOutcome,
 };
-use crate::engine::folder::{Folder, Input, Note, Now, Output, Params};
+use crate::engine::folder::{Folder, Input, Note, Now, Output, Params, PastError, PastId};
 use crate::engine::index::Index;
 use crate::model::id::{DeviceId, DeviceTag, Incarnation, Sequence};
 use crate::model::limits;
@@ -41,6 +41,7 @@ use crate::model::record::Body;
 use crate::store::error::StoreError;
 use crate::store::index::SqliteIndex;
 use crate::wire::message::{Message, SentRecord};
+use crate::wire::past::Former;
 
 /// Readings that wait for each other's flush; where there are more, one flush serves many.
 const FLUSH_EACH_MAX: usize = 8;
@@ -115,6 +116,10 @@ pub(super) struct Run {
     /// Threads that look at the folder, and may send findings.
     readers: Vec<JoinHandle<()>>,
     merging: Merging,
+    /// Who waits to hear of a peer's history.
+    asking: BTreeMap<PastId, Sender<Result<Vec<Former>, PastError>>>,
+    /// Who waits for former versions.
+    taking: BTreeMap<PastId, Sender<Result<Vec<StageId>, PastError>>>,
 }
 
 type Engine = Folder<SqliteIndex>;
@@ -146,6 +151,8 @@ impl Run {
             findings: bounded(16),
             readers: Vec::new(),
             merging: Merging::default(),
+            asking: BTreeMap::new(),
+            taking: BTreeMap::new(),
         }
     }
 
@@ -163,6 +170,8 @@ impl Run {
                     self.merging = Merging::default();
                     let mut engine = Folder::open(self.params(), index);
                     let result = self.drive(&mut engine, inbox, peers);
+                    // Whoever waits for an answer of this engine waits no longer.
+                    (self.asking, self.taking) = (BTreeMap::new(), BTreeMap::new());
                     for reader in std::mem::take(&mut self.readers) {
                         self.place.cancel.store(true, Ordering::Relaxed);
                         while !reader.is_finished() {
@@ -455,6 +464,13 @@ impl Run {
                 }
                 reply.send(done).ok();
             }
+            Command::AskHistory(peer, top, reply) => {
+                self.asking.insert(engine.ask_history(now, peer, top), reply);
+            }
+            Command::TakeFormer(peer, files, reply) => {
+                self.taking.insert(engine.take_former(now, peer, &files), reply);
+            }
+            Command::Discard(stages) => stages.into_iter().for_each(|stage| self.act(Output::Discard(stage))),
             Command::Settle(settle, reply) => {
                 let done = match self.place.root() {
                     Some(root) => history::settle(engine, &root, &settle, self.settings.device, now)?,
@@ -559,6 +575,18 @@ impl Run {
                     commands.send(Command::Input(Input::Staged(stage, number, result))).ok();
                 });
             }
+            Output::Rechunk(stage, size) => {
+                let (place, commands) = (self.place.clone(), self.commands.clone());
+                self.pool.run_in_order(lane(stage), move |memory| {
+                    let Some(root) = place.root() else {
+                        return;
+                    };
+                    let recipe = place.staging.recipe(&root, stage, size, &place.cancel, &mut memory.chunks);
+                    let content = recipe.map(|recipe| recipe.map(|recipe| recipe.content_id()));
+                    let content = content.map_err(|error| (error.kind, error.detail));
+                    commands.send(Command::Input(Input::Rechunked(stage, content))).ok();
+                });
+            }
             Output::Discard(stage) => {
                 let place = self.place.clone();
                 self.pool.run_in_order(lane(stage), move |_| {
@@ -581,6 +609,22 @@ impl Run {
                 let (folder, place, traffic) = (self.settings.id, self.place.clone(), self.traffic.clone());
                 self.send(&peer, Outgoing::Serve { folder, request, items, place, traffic });
             }
+            Output::ServeKept { peer, request, items } => {
+                let (folder, place, traffic) = (self.settings.id, self.place.clone(), self.traffic.clone());
+                self.send(&peer, Outgoing::ServeKept { folder, request, items, place, traffic });
+            }
+            Output::Told(id, told) => {
+                if let Some(waiting) = self.asking.remove(&id) {
+                    waiting.send(told).ok();
+                }
+            }
+            Output::Taken(id, taken) => match (self.taking.remove(&id), taken) {
+                (Some(waiting), taken) => {
+                    waiting.send(taken).ok();
+                }
+                (None, Ok(stages)) => stages.into_iter().for_each(|stage| self.act(Output::Discard(stage))),
+                (None, Err(_)) => {}
+            },
             Output::Reconnect => self.cut_all(),
             Output::Misbehaved(device, what) => {
                 tracing::warn!(folder = self.settings.name, %device, what, "a device broke the protocol");

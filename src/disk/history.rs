@@ -6,20 +6,23 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, fsync, openat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fchmod, fsync, futimens, openat, unlinkat};
 use rustix::io::Errno;
 
-use crate::disk::batch::{At, Batch, Refusal, Step, Target, copy_to, failed, remove as remove_at, set_meta};
+use crate::disk::batch::{At, Batch, Refusal, Step, Target, copy_to, failed, remove as remove_at, set_meta, times};
 use crate::disk::commit::done;
 use crate::disk::fault::is_missing;
 use crate::disk::probe::lstat;
 use crate::disk::root::{Own, Root, retry};
-use crate::engine::effect::{CommitOutcome, Displaced, Expect};
+use crate::disk::staging::{open_own, stage_name};
+use crate::engine::effect::{CommitOutcome, Displaced, Expect, StageId};
 use crate::model::id::DeviceTag;
 use crate::model::path::RelPath;
 use crate::model::problem::ProblemKind;
+use crate::model::record::FileBody;
 use crate::model::stat::{Kind, Stat};
 
 /// Where the content comes from that is to take a place.
@@ -139,14 +142,26 @@ pub fn stat(root: &Root, kept: &str) -> io::Result<Option<Stat>> {
 /// `to` is a path that a person gave, and links in it are followed, but for a link in its last place.
 pub fn copy_out(root: &Root, kept: &str, to: &Path) -> io::Result<()> {
     check_name(kept)?;
+    let history = root.own(Own::History)?;
+    copy_outside(At { dir: history.as_fd(), name: kept.as_bytes() }, to)
+}
+
+/// Copies a staged file that is a former version, with its mode and modification time to be, as [`copy_out`] does.
+pub fn copy_staged_out(root: &Root, stage: StageId, body: &FileBody, to: &Path) -> io::Result<()> {
+    let (staging, name) = (root.own(Own::Staging)?, stage_name(stage));
+    let file = open_own(staging.as_fd(), &name, OFlags::RDWR)?;
+    fchmod(&file, Mode::from_raw_mode(body.mode.into()))?;
+    futimens(&file, &times(body.mtime_ns))?;
+    copy_outside(At { dir: staging.as_fd(), name: name.as_bytes() }, to)
+}
+
+fn copy_outside(from: At<'_>, to: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let dir = rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let history = root.own(Own::History)?;
-    let to = At { dir: dir.as_fd(), name: std::os::unix::ffi::OsStrExt::as_bytes(name) };
-    copy_to(At { dir: history.as_fd(), name: kept.as_bytes() }, to)?;
+    copy_to(from, At { dir: dir.as_fd(), name: name.as_bytes() })?;
     Ok(fsync(&dir)?)
 }
 

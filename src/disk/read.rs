@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::disk::copy::read_full_at;
 use crate::disk::fault::is_missing;
+use crate::disk::history;
 use crate::disk::probe::fstat;
 use crate::disk::root::Root;
 use crate::model::path::RelPath;
@@ -39,6 +40,17 @@ impl Reader {
             Ok(None) => Err(ReadError::Changed),
             Err(error) => Err(ReadError::Io(error.into())),
         }
+    }
+
+    /// Opens a former version that must have this size.
+    pub fn open_kept(root: &Root, kept: &str, size: u64) -> Result<Self, ReadError> {
+        let io = |error: Errno| ReadError::Io(error.into());
+        let file = OwnedFd::from(history::open(root, kept).map_err(ReadError::Io)?);
+        let stat = fstat(file.as_fd()).map_err(io)?;
+        if stat.kind != Kind::File || stat.size != size {
+            return Err(ReadError::Changed);
+        }
+        Ok(Self { file, stat })
     }
 
     /// Fills `buffer` from a place in the file.

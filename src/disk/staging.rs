@@ -9,6 +9,7 @@
 
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Advice, AtFlags, Dir, Mode, OFlags, chmodat, fadvise, ftruncate, openat, unlinkat};
@@ -16,11 +17,12 @@ use rustix::io::Errno;
 
 use crate::disk::copy::{copy_all, next_data, read_full_at, write_all_at};
 use crate::disk::fault::{detail, write_problem};
+use crate::disk::hash::read_chunks;
 use crate::disk::probe::{fstat, lstat};
 use crate::disk::read::open_expected;
 use crate::disk::root::{Own, Root, retry};
 use crate::engine::chunk::VerifiedChunk;
-use crate::engine::chunker::chunk_len_max;
+use crate::engine::chunker::{ChunkBuffer, chunk_len_max};
 use crate::engine::effect::{AssembleOutcome, AssemblePlan, Piece, StageId};
 use crate::model::id::{ChunkId, ContentId};
 use crate::model::problem::ProblemKind;
@@ -283,6 +285,26 @@ impl Staging {
         let result = finish().map_err(|error| StageError::new("cannot finish the staged file", error));
         self.forget(stage);
         result
+    }
+
+    /// Gives a staged file its exact size and cuts it into chunks, for nobody knew its recipe beforehand. `None` where
+    /// no recipe has so many chunks, or `cancel` is set.
+    pub fn recipe(
+        &self,
+        root: &Root,
+        stage: StageId,
+        size: u64,
+        cancel: &AtomicBool,
+        memory: &mut ChunkBuffer,
+    ) -> Result<Option<Recipe>, StageError> {
+        let mut cut = || {
+            let file = self.file(root, stage)?;
+            retry(|| ftruncate(&*file, size))?;
+            read_chunks(file.as_fd(), size, cancel, memory)
+        };
+        let chunks = cut().map_err(|error| StageError::new("cannot read the staged file", error));
+        self.forget(stage);
+        Ok(chunks?.and_then(|chunks| Recipe::parse(chunks).ok()))
     }
 
     /// Removes a staged file, if there is one.

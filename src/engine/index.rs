@@ -198,6 +198,15 @@ pub trait Index {
     /// Returns the former versions of `path`, and with `below` of all that lay below it, newest first.
     fn kept(&self, path: Option<&RelPath>, below: bool) -> Result<Vec<Kept>, Self::Error>;
 
+    /// Returns up to `limit` former versions of `top` and of all that lay below it (`None`: of all paths), in the order
+    /// of paths and of one path the oldest first, from after that path and moment on.
+    fn kept_page(
+        &self,
+        top: Option<&RelPath>,
+        after: Option<(&RelPath, i64)>,
+        limit: usize,
+    ) -> Result<Vec<Kept>, Self::Error>;
+
     /// Forgets former versions that were put aside before `until_ns`, or, oldest first, until what is
     /// kept has at most `bytes_max` bytes; at most `limit` of them. Returns their files.
     fn expire_kept(&mut self, until_ns: i64, bytes_max: u64, limit: usize) -> Result<Vec<String>, Self::Error>;

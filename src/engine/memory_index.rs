@@ -480,6 +480,20 @@ impl Index for MemoryIndex {
         Ok(self.kept.values().rev().filter(is_asked).cloned().collect())
     }
 
+    fn kept_page(
+        &self,
+        top: Option<&RelPath>,
+        after: Option<(&RelPath, i64)>,
+        limit: usize,
+    ) -> Result<Vec<Kept>, Self::Error> {
+        let mut page = self.kept(top, true)?;
+        page.reverse();
+        page.retain(|kept| after.is_none_or(|after| (&kept.path, kept.until_ns) > after));
+        page.sort_by(|a, b| (&a.path, a.until_ns).cmp(&(&b.path, b.until_ns)));
+        page.truncate(limit);
+        Ok(page)
+    }
+
     fn expire_kept(&mut self, until_ns: i64, bytes_max: u64, limit: usize) -> Result<Vec<String>, Self::Error> {
         let mut files = Vec::new();
         while files.len() < limit {

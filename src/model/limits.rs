@@ -54,6 +54,13 @@ pub const WANTS_IN_FLIGHT_MAX: usize = 64;
 /// Files that are being fetched at a time in one folder.
 pub const FETCHES_MAX: usize = 4096;
 
+/// Most former versions in one answer about history.
+pub const HISTORY_PAGE_MAX: usize = 256;
+/// Most former versions that are heard of one peer for one question.
+pub const HISTORY_VERSIONS_MAX: usize = 1 << 16;
+/// Time within which a peer answers about its history.
+pub const HISTORY_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Most devices of which it is remembered that they were revoked.
 pub const REVOCATIONS_MAX: usize = 256;
 /// Most addresses at which a device that is being paired says it listens.
@@ -137,4 +144,5 @@ const _: () = assert!(VERSION_AUTHORS_CROWD * 2 <= VERSION_AUTHORS_MAX);
 const _: () = assert!(PAGE_CHUNKS_MIN < PAGE_CHUNKS_MAX);
 const _: () = assert!(NOISE_PAYLOAD_MAX + 16 == NOISE_MESSAGE_MAX);
 const _: () = assert!(WANT_BYTES_IN_FLIGHT_MAX as usize >= 2 * CHUNK_LEN_MAX);
+const _: () = assert!(HISTORY_PAGE_MAX * (PATH_LEN_MAX + SYMLINK_LEN_MAX + 128) < FRAME_LEN_MAX);
 const _: () = assert!(PATH_DEPTH_MAX * 2 <= PATH_LEN_MAX + 1);

@@ -592,6 +592,15 @@ impl Index for SqliteIndex {
         }
     }
 
+    fn kept_page(
+        &self,
+        top: Option<&RelPath>,
+        after: Option<(&RelPath, i64)>,
+        limit: usize,
+    ) -> Result<Vec<Kept>, StoreError> {
+        kept::page(&self.conn, top, after, limit)
+    }
+
     /// Former versions without a file do not count towards `limit`: where fewer files than that are
     /// returned, there is nothing left to expire.
     fn expire_kept(&mut self, until_ns: i64, bytes_max: u64, limit: usize) -> Result<Vec<String>, StoreError> {

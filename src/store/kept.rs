@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, Row};
 
 use crate::engine::index::Kept;
+use crate::model::limits::PATH_LEN_MAX;
 use crate::model::path::RelPath;
 use crate::model::record::Body;
 use crate::store::codec;
@@ -40,6 +41,26 @@ pub(crate) fn at_and_below(conn: &Connection, path: &RelPath) -> Result<Vec<Kept
     let key = codec::path_key(path);
     let beyond = [&key[..], &[1]].concat();
     collect(conn, SQL, [key, beyond])
+}
+
+/// Returns some of the former versions of a path and of all below it, in the order of paths and times.
+pub(crate) fn page(
+    conn: &Connection,
+    top: Option<&RelPath>,
+    after: Option<(&RelPath, i64)>,
+    limit: usize,
+) -> Result<Vec<Kept>, StoreError> {
+    // The first condition finds the place in the index of paths, the third leaves out what of that path was told.
+    const SQL: &str = "SELECT path, until, data FROM kept WHERE path >= ?1 AND path < ?2 \
+                       AND (path > ?1 OR until > ?3) ORDER BY path, until, kept LIMIT ?4";
+    // No path is as long as this, so that all keys are less.
+    let beyond = top.map_or_else(|| vec![0xff; PATH_LEN_MAX + 1], |top| [&codec::path_key(top)[..], &[1]].concat());
+    let (from, past_ns) = match after {
+        // Who names a path that lies before the one that is asked for begins with that.
+        Some((path, until_ns)) if top.is_none_or(|top| path >= top) => (codec::path_key(path), until_ns),
+        _ => (top.map_or_else(Vec::new, codec::path_key), i64::MIN),
+    };
+    collect(conn, SQL, (from, beyond, past_ns, i64::try_from(limit).unwrap_or(i64::MAX)))
 }
 
 /// Returns the oldest former version, with the number of its row.

@@ -13,6 +13,8 @@ use crate::model::record::{Body, FileBody, Record};
 use crate::model::revocation::Revocation;
 use crate::model::rights::{Member, Members, Right};
 use crate::model::version::VersionVector;
+use crate::wire::past;
+use crate::wire::past::{History, WantHistory};
 
 /// What one device says to another.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -65,6 +67,10 @@ pub enum Message {
         /// Index of the item.
         item: u16,
     },
+    /// Which former versions do you keep?
+    WantHistory(WantHistory),
+    /// A page of them.
+    History(History),
     /// Are you there?
     Ping,
     /// Yes.
@@ -257,6 +263,8 @@ mod kind {
     pub const WANT: u8 = 0x24;
     pub const CHUNK: u8 = 0x25;
     pub const MISSING: u8 = 0x26;
+    pub const WANT_HISTORY: u8 = 0x27;
+    pub const HISTORY: u8 = 0x28;
     pub const PING: u8 = 0x30;
     pub const PONG: u8 = 0x31;
     pub const GOODBYE: u8 = 0x3f;
@@ -279,6 +287,8 @@ impl Message {
             Self::Want(_) => kind::WANT,
             Self::Chunk(_) => kind::CHUNK,
             Self::Missing { .. } => kind::MISSING,
+            Self::WantHistory(_) => kind::WANT_HISTORY,
+            Self::History(_) => kind::HISTORY,
             Self::Ping => kind::PING,
             Self::Pong => kind::PONG,
             Self::Goodbye(_) => kind::GOODBYE,
@@ -310,6 +320,11 @@ impl Message {
             Self::Want(want) => (Vec::new(), to_bytes(&raw::Want::from(want))),
             Self::Chunk(chunk) => (to_bytes(&(chunk.request, chunk.item, chunk.chunk)), Vec::new()),
             Self::Missing { request, item } => (to_bytes(&(request, item)), Vec::new()),
+            Self::WantHistory(want) => (to_bytes(&past::RawWantHistory::from(want)), Vec::new()),
+            Self::History(history) => {
+                let versions: Vec<_> = history.versions.iter().map(past::RawFormer::from).collect();
+                (to_bytes(&(history.request, history.more)), to_bytes(&versions))
+            }
             Self::Ping | Self::Pong => (Vec::new(), Vec::new()),
             Self::Goodbye(reason) => (vec![*reason as u8], Vec::new()),
         }
@@ -368,6 +383,11 @@ impl Message {
                 let (request, item) = decoder.header()?;
                 Self::Missing { request, item }
             }
+            kind::WANT_HISTORY => Self::WantHistory(decoder.header::<past::RawWantHistory>()?.check()?),
+            kind::HISTORY => {
+                let (request, more) = decoder.header()?;
+                Self::History(History { request, versions: past::check_page(decoder.body()?)?, more })
+            }
             kind::PING => Self::Ping,
             kind::PONG => Self::Pong,
             kind::GOODBYE => Self::Goodbye(match decoder.header::<u8>()? {
@@ -410,7 +430,7 @@ fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     postcard::to_stdvec(value).expect("plain data of known length always encodes")
 }
 
-fn bounded(len: usize, max: usize, what: &'static str) -> Result<(), DecodeError> {
+pub(super) fn bounded(len: usize, max: usize, what: &'static str) -> Result<(), DecodeError> {
     if len > max { Err(DecodeError::Impossible(what)) } else { Ok(()) }
 }
 
@@ -418,7 +438,7 @@ fn sequence(n: u64) -> Result<Sequence, DecodeError> {
     if n > limits::VERSION_COUNTER_MAX { Err(DecodeError::Impossible("sequence")) } else { Ok(Sequence(n)) }
 }
 
-fn path(bytes: &[u8]) -> Result<RelPath, DecodeError> {
+pub(super) fn path(bytes: &[u8]) -> Result<RelPath, DecodeError> {
     RelPath::parse(bytes).map_err(|_| DecodeError::Impossible("path"))
 }
 
@@ -428,7 +448,7 @@ fn label(text: String) -> Result<String, DecodeError> {
 }
 
 /// What goes over the wire, field by field.
-mod raw {
+pub(super) mod raw {
     use serde::{Deserialize, Serialize};
 
     use super::{
@@ -482,7 +502,7 @@ mod raw {
     }
 
     #[derive(Serialize, Deserialize)]
-    enum RecordBody {
+    pub enum RecordBody {
         Tombstone,
         Dir(u16),
         Symlink(Vec<u8>),
@@ -614,15 +634,7 @@ mod raw {
                 by: record.by.0,
                 body: match &record.body {
                     Body::Tombstone if record.is_withdrawn() => RecordBody::Withdrawn(sent.left_out),
-                    Body::Tombstone => RecordBody::Tombstone,
-                    Body::Dir { mode } => RecordBody::Dir(*mode),
-                    Body::Symlink { target } => RecordBody::Symlink(target.to_vec()),
-                    Body::File(file) => RecordBody::File {
-                        mode: file.mode,
-                        mtime_ns: file.mtime_ns,
-                        size: file.size,
-                        content: file.content.0,
-                    },
+                    body => RecordBody::from(body),
                 },
                 recipe: sent.recipe.as_ref().map(|recipe| chunks(recipe.chunks())),
                 content: sent.content.clone(),
@@ -675,8 +687,21 @@ mod raw {
         }
     }
 
+    impl From<&Body> for RecordBody {
+        fn from(body: &Body) -> Self {
+            match body {
+                Body::Tombstone => Self::Tombstone,
+                Body::Dir { mode } => Self::Dir(*mode),
+                Body::Symlink { target } => Self::Symlink(target.to_vec()),
+                Body::File(file) => {
+                    Self::File { mode: file.mode, mtime_ns: file.mtime_ns, size: file.size, content: file.content.0 }
+                }
+            }
+        }
+    }
+
     impl RecordBody {
-        fn check(self) -> Result<Body, DecodeError> {
+        pub fn check(self) -> Result<Body, DecodeError> {
             let mode = |mode: u16| if mode > 0o777 { Err(DecodeError::Impossible("mode")) } else { Ok(mode) };
             Ok(match self {
                 Self::Tombstone | Self::Withdrawn(_) => Body::Tombstone,

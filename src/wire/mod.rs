@@ -51,6 +51,8 @@
 //! | 0x24 | Want | taker | send these chunks |
 //! | 0x25 | Chunk | giver | one chunk; the body is its bytes |
 //! | 0x26 | Missing | giver | this item of your request cannot be had (any more) |
+//! | 0x27 | WantHistory | taker | which former versions of a path, and of all below it, do you keep? |
+//! | 0x28 | History | giver | a page of them, in the order of paths |
 //! | 0x30 | Ping | both | are you there? |
 //! | 0x31 | Pong | both | yes |
 //! | 0x3f | Goodbye | both, last | I close; a connection that ends without it was cut |
@@ -63,6 +65,12 @@
 //! change, so that it wants what the hearer has. A body of another number has a version of one author at least. The tree
 //! in an Ack is the sum of the hashes of the live records that the speaker holds, but for those at paths that the hearer
 //! has withdrawn: so both name the sum of what is held by both.
+//!
+//! **History.** A Want may also name a content that the giver keeps as a former version of that path. Former versions
+//! have no recipe, and their chunks are whatever the taker cuts: runs of any lengths within the bounds of a Want, numbered
+//! as it likes. That all of them together are the content that was named shows when the taker cuts them as a file of that
+//! size is cut. Each answer to a WantHistory is one page; the next is asked for with the path and the `until` of the last
+//! version in it. To a folder that it may not read a device hears no answer.
 //!
 //! # The pairing
 //!
@@ -99,5 +107,6 @@
 
 pub mod message;
 pub mod pairing;
+pub mod past;
 
 pub use message::Message;

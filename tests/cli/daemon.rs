@@ -7,6 +7,7 @@ use std::thread;
 
 use kinfold::control::types::ApiError;
 use kinfold::control::types::ApiErrorKind;
+use kinfold::control::types::AskHistory;
 use kinfold::control::types::Conflict;
 use kinfold::control::types::DeviceRef;
 use kinfold::control::types::Event;
@@ -123,8 +124,12 @@ impl Api for Fake {
         }
         Ok(MergedConflict { path: found.of.clone(), copy: found.path.clone(), size: 2048 })
     }
-    fn history(&self, path: &RawPath) -> Result<Vec<HistoryEntry>, ApiError> {
-        self.note(format!("history {path}"));
+    fn history(&self, ask: AskHistory) -> Result<Vec<HistoryEntry>, ApiError> {
+        let AskHistory { path, all, from } = ask;
+        self.note(match (all, from) {
+            (false, None) => format!("history {path}"),
+            (all, from) => format!("history {path} all={all} from {from:?}"),
+        });
         Ok(self.history.clone())
     }
     fn restore(&self, restore: Restore) -> Result<Restored, ApiError> {
@@ -133,16 +138,18 @@ impl Api for Fake {
         // It is asked to put it where a daemon may write.
         let is_own = to.to_string().contains("/state/restored-");
         let place = if is_own { "a place of its own".to_owned() } else { to.to_string() };
-        self.note(format!("restore {} at {at:?} to {place}", restore.path));
+        let from = restore.from.iter().map(|from| format!(" from {from}")).collect::<String>();
+        self.note(format!("restore {} at {at:?} to {place}{from}", restore.path));
         let listed = WouldRestore {
             path: restore.path.clone(),
             time: Time("2026-05-31T18:00:00Z".parse().unwrap()),
             device: "laptop".to_owned(),
             size: 2048,
             replaces: true,
+            from: restore.from.clone(),
         };
         let listed = if restore.dry_run { vec![listed] } else { vec![] };
-        Ok(Restored { files: 1, bytes: 2048, to, listed })
+        Ok(Restored { files: 1, bytes: 2048, to, listed, from: restore.from.into_iter().collect() })
     }
     fn reload(&self) -> Result<(), ApiError> {
         self.note("reload".to_owned());
@@ -392,6 +399,7 @@ fn the_past_is_listed_and_brought_back() {
         kind: "file".to_owned(),
         path: raw(&device.path("data/gone/a.txt")),
         id: "1".to_owned(),
+        held_by: vec!["here".to_owned(), "nas".to_owned()],
     };
     let done = with_daemon(&device, Fake { history: vec![entry], ..Fake::default() }, || {
         sees!(device, ["history", "data/gone/a.txt"], @r#"
@@ -409,9 +417,29 @@ fn the_past_is_listed_and_brought_back() {
             "size": 2048,
             "kind": "file",
             "path": "[dir]/data/gone/a.txt",
-            "id": "1"
+            "id": "1",
+            "held_by": [
+              "here",
+              "nas"
+            ]
           }
         ]
+        "#);
+        sees!(device, ["history", "data/gone/a.txt", "--all"], @r#"
+        exit 0
+        --- stdout
+        2026-05-31 18:00:00.124  2.00 KiB  laptop  here, nas
+        "#);
+        sees!(device, ["history", "data/gone/a.txt", "--from", "nas"], @r#"
+        exit 0
+        --- stdout
+        2026-05-31 18:00:00.124  2.00 KiB  laptop
+        "#);
+        sees!(device, ["restore", "data/gone", "--dry-run", "--from", "nas"], @r#"
+        exit 0
+        --- stdout
+        [dir]/data/gone  2.00 KiB  2026-05-31 18:00:00 by laptop, from nas  what lies there goes to history
+        would restore 1 file, 2.00 KiB, from nas, to [dir]/data/gone
         "#);
         sees!(device, ["restore", "data/gone", "--at", "2026-05-31T18:00:00.123456789Z", "--to", "back"], @r#"
         exit 0
@@ -433,6 +461,9 @@ fn the_past_is_listed_and_brought_back() {
     assert_eq!(
         done[2..],
         [
+            "history [dir]/data/gone/a.txt all=true from None",
+            "history [dir]/data/gone/a.txt all=false from Some(\"nas\")",
+            "restore [dir]/data/gone at None to [dir]/data/gone from nas",
             "restore [dir]/data/gone at Some(\"2026-05-31T18:00:00.123456789Z\") to a place of its own",
             "restore [dir]/data/gone at None to [dir]/back",
             "restore [dir]/data/gone at None to [dir]/data/gone",

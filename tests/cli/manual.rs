@@ -166,6 +166,7 @@ fn the_page_on_the_protocol_tells_the_lengths_and_bounds() {
         format!("Record, at most {}.", limits::RECORDS_PER_MESSAGE_MAX),
         format!("length: u32), at most {}.", limits::PAGE_CHUNKS_MAX),
         format!("length: u32), at most {},", limits::INLINE_CHUNKS_MAX),
+        format!("until: i64), at most {},", limits::HISTORY_PAGE_MAX),
         format!("at most {} KiB", limits::INLINE_CONTENT_MAX >> 10),
         format!("and {} MiB of chunks", limits::WANT_BYTES_IN_FLIGHT_MAX >> 20),
         format!("at most {} parts and {} bytes", limits::PATH_DEPTH_MAX, limits::PATH_LEN_MAX),

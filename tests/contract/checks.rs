@@ -155,6 +155,30 @@ on_both! {
         assert_eq!(index.kept(None, true).unwrap().len(), 1);
     }
 
+    fn former_versions_are_told_in_pages_each_once(index) {
+        let all = [("a", 9), ("d", 5), ("d", 7), ("d/x", 1), ("d/x", 8), ("d-", 2), ("e", 3)];
+        for at in [4, 1, 6, 0, 3, 5, 2] {
+            index.add_kept(&kept(all[at].0, all[at].1, Some("file"))).unwrap();
+        }
+        for (top, expected) in [(None, &all[..]), (Some(path(b"d")), &all[1..5]), (Some(path(b"none")), &[])] {
+            for limit in [1, 2, 3, 100] {
+                let (mut told, mut after) = (Vec::new(), None);
+                loop {
+                    let page = index.kept_page(top.as_ref(), after.as_ref().map(|(at, n)| (at, *n)), limit).unwrap();
+                    assert!(page.len() <= limit);
+                    let Some(last) = page.last() else { break };
+                    after = Some((last.path.clone(), last.until_ns));
+                    told.extend(page.into_iter().map(|kept| (kept.path.to_string(), kept.until_ns)));
+                }
+                let expected: Vec<_> = expected.iter().map(|(at, n)| ((*at).to_owned(), *n)).collect();
+                assert_eq!(told, expected, "{top:?} {limit}");
+            }
+        }
+        // A place that lies outside of what is asked for leads nowhere else.
+        let page = |after: &str| index.kept_page(Some(&path(b"d")), Some((&path(after.as_bytes()), 0)), 100).unwrap().len();
+        assert_eq!((page("a"), page("e")), (4, 0));
+    }
+
     fn conflict_copies_are_listed_while_they_are_there(index) {
         let copy = |dir: &str| format!("{dir}/f.conflict-20231114-221320-qqqqqqq.txt");
         for dir in ["b", "a-", "a/z"] {

@@ -233,6 +233,7 @@ pub fn assert_same<A: Index, B: Index>(a: &A, b: &B) {
     same!(children(None));
     same!(kept(None, true));
     same!(kept(None, false));
+    same!(kept_page(None, None, 3));
     for limit in [0, 1, 3, 1000] {
         same!(remote_paths(None, limit));
         for since in [0, 1, 5, u64::MAX] {
@@ -248,6 +249,11 @@ pub fn assert_same<A: Index, B: Index>(a: &A, b: &B) {
         same!(remote_paths(Some(path), 3));
         same!(kept(Some(path), false));
         same!(kept(Some(path), true));
+        same!(kept_page(Some(path), None, 1000));
+        for until_ns in [i64::MIN, 2, i64::MAX] {
+            same!(kept_page(None, Some((path, until_ns)), 2));
+            same!(kept_page(Some(&paths()[0]), Some((path, until_ns)), 2));
+        }
         for n in 0..4 {
             same!(remote(&peer(n), path));
         }

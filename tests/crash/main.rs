@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kinfold::daemon::history::{Bounds, Restore, restore};
+use kinfold::daemon::history::{Account, Bounds, Restore, restore};
 use kinfold::disk::history::list;
 use kinfold::engine::folder::Input;
 use kinfold::engine::index::Index;
@@ -130,7 +130,15 @@ fn deeds() -> Vec<Deed> {
             wish: Some(|b| {
                 let id = b.id;
                 let now = b.now();
-                let wish = Restore { path: Some(RelPath::parse(b"f").unwrap()), at_ns: None, to: None, dry_run: false };
+                let wish = Restore {
+                    path: Some(RelPath::parse(b"f").unwrap()),
+                    at_ns: None,
+                    to: None,
+                    dry_run: false,
+                    account: Account::Own,
+                    theirs: Vec::new(),
+                    taken: BTreeMap::new(),
+                };
                 let bounds = Bounds { days: 30, bytes_max: 1 << 30 };
                 let done = restore(&mut b.engine, &b.root, &wish, bounds, id, now).unwrap().unwrap();
                 b.give(Input::Touched(done.touched));

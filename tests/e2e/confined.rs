@@ -115,7 +115,7 @@ fn a_daemon_reaches_no_file_but_its_own_and_its_folders() {
     }
     // Somebody who has the socket asks it to write elsewhere.
     let outside = lab.path("outside");
-    let wish = |to: RawPath| Restore { path: RawPath(b.at("f")), at: None, to: Some(to), dry_run: false };
+    let wish = |to: RawPath| Restore { path: RawPath(b.at("f")), at: None, to: Some(to), dry_run: false, from: None };
     let refused = b.client().restore(&wish(RawPath(outside.clone())));
     assert!(matches!(refused, Err(ControlError::Refused(_))), "{refused:?}");
     assert!(!outside.exists());

@@ -22,6 +22,7 @@ mod merge;
 mod network;
 mod pairing;
 mod past;
+mod peer_history;
 mod people;
 mod proxy;
 mod puppet;

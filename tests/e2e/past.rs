@@ -134,7 +134,8 @@ fn a_restore_overwrites_nothing_that_history_would_not_keep() {
     b.ok(&["folder", "set", "data", "history_size=8 B"]);
     b.write("f.txt", "an edit that lies nowhere else");
     wait_settled(&[&a, &b]);
-    b.ok(&["restore", &b.text("f.txt")]);
+    // Out of its own history alone: a keeps what that edit replaced.
+    b.ok(&["restore", &b.text("f.txt"), "--from", "b"]);
     wait_until("the first is back", || b.read("f.txt").as_deref() == Some("first"));
     let tree = wait_settled(&[&a, &b]);
     let copies = conflict_copies(&tree);

@@ -432,6 +432,14 @@ impl Disk {
         bytes.get(offset as usize..offset as usize + len as usize).map(<[u8]>::to_vec)
     }
 
+    /// Reads from a former version, if that is of this size.
+    pub fn read_kept(&self, kept: &str, size: u64, offset: u64, len: u32) -> Option<Vec<u8>> {
+        let Some(Data::File(bytes)) = self.history.get(kept) else { return None };
+        let bytes =
+            bytes.get(offset as usize..offset as usize + len as usize).filter(|_| bytes.len() as u64 == size)?;
+        Some(bytes.to_vec())
+    }
+
     /// Does all of a commit, and makes it durable.
     pub fn commit(&mut self, items: &[CommitItem], mut fails: impl FnMut() -> bool) -> Vec<CommitOutcome> {
         let outcomes: Vec<_> = items

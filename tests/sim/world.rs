@@ -18,7 +18,7 @@ use kinfold::model::path::RelPath;
 use kinfold::model::problem::ProblemKind;
 use kinfold::model::record::Body;
 use kinfold::model::rights::{Members, Right};
-use kinfold::wire::message::{ChunkHeader, FolderHello, Message};
+use kinfold::wire::message::{ChunkHeader, FolderHello, Message, Run};
 
 use crate::disk::{Data, Disk};
 use crate::letters::Letter;
@@ -767,24 +767,15 @@ impl World {
             Output::Commit(items) => return self.commit(n, &items),
             Output::Serve { peer, request, items } => {
                 for (item, path, stat, runs) in items {
-                    for run in runs {
-                        let mut offset = run.offset;
-                        for (chunk, len) in (run.first..).zip(run.lens) {
-                            let read = self.devices[n].disk.read(&path, &stat, offset, len);
-                            offset += u64::from(len);
-                            let header = ChunkHeader { request, item, chunk };
-                            match read {
-                                Some(bytes) => {
-                                    let bytes = self.tear(bytes);
-                                    self.send(n, &peer, OnWire::Chunk(header, bytes));
-                                }
-                                None => {
-                                    let missing = Message::Missing { request, item };
-                                    self.send(n, &peer, OnWire::Message(missing));
-                                }
-                            }
-                        }
-                    }
+                    let read = |disk: &Disk, offset, len| disk.read(&path, &stat, offset, len);
+                    self.serve(n, &peer, (request, item), runs, read);
+                }
+                return true;
+            }
+            Output::ServeKept { peer, request, items } => {
+                for (item, kept, size, runs) in items {
+                    let read = |disk: &Disk, offset, len| disk.read_kept(&kept, size, offset, len);
+                    self.serve(n, &peer, (request, item), runs, read);
                 }
                 return true;
             }
@@ -792,6 +783,28 @@ impl World {
         };
         self.give(n, input);
         true
+    }
+
+    /// Sends chunks, or that they are missing.
+    fn serve(
+        &mut self,
+        n: usize,
+        peer: &DeviceId,
+        (request, item): (u64, u16),
+        runs: Vec<Run>,
+        read: impl Fn(&Disk, u64, u32) -> Option<Vec<u8>>,
+    ) {
+        for run in runs {
+            let mut offset = run.offset;
+            for (chunk, len) in (run.first..).zip(run.lens) {
+                let answer = match read(&self.devices[n].disk, offset, len) {
+                    Some(bytes) => OnWire::Chunk(ChunkHeader { request, item, chunk }, self.tear(bytes)),
+                    None => OnWire::Message(Message::Missing { request, item }),
+                };
+                self.send(n, peer, answer);
+                offset += u64::from(len);
+            }
+        }
     }
 
     /// Does a commit. A crash may come in the middle, or before the index hears of it.
@@ -851,6 +864,12 @@ impl World {
                 Input::Committed(vec![failed; items.len()])
             }
             Output::Serve { peer, request, items } => {
+                for (item, ..) in items {
+                    self.send(n, &peer, OnWire::Message(Message::Missing { request, item }));
+                }
+                return;
+            }
+            Output::ServeKept { peer, request, items } => {
                 for (item, ..) in items {
                     self.send(n, &peer, OnWire::Message(Message::Missing { request, item }));
                 }

@@ -291,15 +291,24 @@ pub const NOTES: &[Note] = &[
     },
     Note {
         page: "kinfold-history",
-        about: &["History holds what other devices replaced or deleted here, and what a restore replaced."],
+        about: &[
+            "History holds what other devices replaced or deleted here, and what a restore replaced. Edits that were \
+             made here are in the histories of the devices that they reached: of these each state is shown once, with \
+             who keeps it, and with the time at which it came there.",
+        ],
         exits: &[NO_DAEMON],
-        examples: &[("List what is kept of a file:", "kinfold history ~/Photos/list.txt")],
+        examples: &[
+            ("List what is kept of a file:", "kinfold history ~/Photos/list.txt"),
+            ("And what connected devices keep of it:", "kinfold history ~/Photos/list.txt --all"),
+        ],
     },
     Note {
         page: "kinfold-restore",
         about: &[
             "What lies there now goes to history first, so a restore can be undone; where history would not keep it, it \
              stays beside the file as a conflict copy.",
+            "What this device does not keep is taken from connected devices that may change the folder, and it is said \
+             from which. Nothing is put in its place before all of it has arrived and is what its device said.",
             "Times may be said as `2026-05-31 18:00`, `18:00`, `yesterday 18:00`, `monday`, `friday noon` or `2 hours \
              ago`, on the clock of this machine.",
         ],
@@ -309,6 +318,10 @@ pub const NOTES: &[Note] = &[
             (
                 "Bring back a directory as it was at a time, elsewhere:",
                 "kinfold restore ~/Photos --at '2026-05-31 18:00' --to ~/Photos-of-May",
+            ),
+            (
+                "Out of the history of the device that keeps the longest:",
+                "kinfold restore ~/Photos --at monday --from nas",
             ),
         ],
     },

@@ -496,19 +496,27 @@ impl<I: Index> Folder<I> {
 
     pub(super) fn serve(&mut self, peer: DeviceId, want: Want) -> Result<(), I::Error> {
         let request = want.request;
-        let mut items = Vec::new();
+        let (mut items, mut kept_items) = (Vec::new(), Vec::new());
         for (number, item) in (0u16..).zip(want.items) {
+            let fits = |size: u64| item.runs.iter().all(|run| run.offset + run.bytes() <= size);
             let held = self.held(&item.path, item.content)?;
             let size = held.as_ref().and_then(|l| l.record.body.file()).map_or(0, |file| file.size);
-            match held.and_then(|local| local.stat) {
-                Some(stat) if item.runs.iter().all(|run| run.offset + run.bytes() <= size) => {
-                    items.push((number, item.path, stat, item.runs));
-                }
-                _ => self.outputs.push_back(Output::Send(peer, Message::Missing { request, item: number })),
+            if let Some(stat) = held.and_then(|local| local.stat).filter(|_| fits(size)) {
+                items.push((number, item.path, stat, item.runs));
+                continue;
+            }
+            let kept = self.kept_with(&item.path, item.content)?;
+            let size = kept.as_ref().and_then(|kept| kept.body.file()).map_or(0, |file| file.size);
+            match kept.and_then(|kept| kept.file).filter(|_| fits(size)) {
+                Some(file) => kept_items.push((number, file, size, item.runs)),
+                None => self.outputs.push_back(Output::Send(peer, Message::Missing { request, item: number })),
             }
         }
         if !items.is_empty() {
             self.outputs.push_back(Output::Serve { peer, request, items });
+        }
+        if !kept_items.is_empty() {
+            self.outputs.push_back(Output::ServeKept { peer, request, items: kept_items });
         }
         Ok(())
     }

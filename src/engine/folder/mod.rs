@@ -28,7 +28,7 @@ use crate::engine::effect::{
 };
 use crate::engine::index::{Index, Local, Totals};
 use crate::model::brake::Thresholds;
-use crate::model::id::{AuthorId, DeviceId, DeviceTag, FolderId, Incarnation, Life, Sequence};
+use crate::model::id::{AuthorId, ContentId, DeviceId, DeviceTag, FolderId, Incarnation, Life, Sequence};
 use crate::model::limits;
 use crate::model::path::RelPath;
 use crate::model::problem::{Problem, ProblemKind};
@@ -36,6 +36,7 @@ use crate::model::record::{Body, Record};
 use crate::model::rights::Right;
 use crate::model::stat::Stat;
 use crate::wire::message::{ChunkHeader, FolderHello, Message, Records, Run};
+use crate::wire::past::Former;
 
 #[cfg(test)]
 mod bounds_tests;
@@ -52,6 +53,9 @@ mod ignored;
 mod ignored_tests;
 mod lives;
 mod local;
+mod past;
+#[cfg(test)]
+mod past_tests;
 mod peers;
 mod retire;
 #[cfg(test)]
@@ -66,6 +70,7 @@ mod verify_tests;
 
 use fetch::Request;
 pub use hold::HeldBy;
+pub use past::{PastError, PastId};
 use take::Task;
 pub use verify::{Damage, VerifyStatus};
 
@@ -124,6 +129,8 @@ pub enum Input {
     Assembled(StageId, AssembleOutcome),
     /// A chunk was written to its staging file, or could not be.
     Staged(StageId, u32, Result<(), (ProblemKind, String)>),
+    /// A staging file was cut into chunks anew: which content it holds (`None`: one of too many chunks), or why not.
+    Rechunked(StageId, Result<Option<ContentId>, (ProblemKind, String)>),
     /// The commit that was asked for is over; one outcome an item, in the same order.
     Committed(Vec<CommitOutcome>),
     /// A peer that shares the folder connected, or its share of the folder changed.
@@ -151,6 +158,8 @@ pub enum Output {
     Assemble(AssemblePlan),
     /// Write a chunk into a staging file, at this offset. The number names the chunk.
     Stage(StageId, u32, u64, VerifiedChunk),
+    /// Give a staging file this size, and cut it into chunks.
+    Rechunk(StageId, u64),
     /// Give up a staging file.
     Discard(StageId),
     /// Change the folder; one commit at a time.
@@ -175,6 +184,20 @@ pub enum Output {
         /// Index of the item in the request, where it lies, what it must be, which chunks.
         items: Vec<(u16, RelPath, Stat, Vec<Run>)>,
     },
+    /// Read chunks of former versions and send them to a peer.
+    ServeKept {
+        /// To whom.
+        peer: DeviceId,
+        /// Which of its requests.
+        request: u64,
+        /// Index of the item in the request, the file's name in history, its size, which chunks.
+        items: Vec<(u16, String, u64, Vec<Run>)>,
+    },
+    /// Which former versions a peer keeps, for whoever asked: in the order of paths, the oldest of each first.
+    Told(PastId, Result<Vec<Former>, PastError>),
+    /// Former versions were taken: their staging files, in the order in which they were asked for. Whoever asked uses
+    /// them or has them discarded.
+    Taken(PastId, Result<Vec<StageId>, PastError>),
     /// Close the connections of all peers, so that they begin anew: this index is another one now.
     Reconnect,
     /// Close the connection of a peer that broke the protocol.
@@ -328,6 +351,7 @@ pub struct Folder<I> {
     brake: Brake,
     verify: verify::Verify,
     retire: retire::Retire,
+    past: past::Past,
 }
 
 impl<I: Index> Folder<I> {
@@ -347,6 +371,7 @@ impl<I: Index> Folder<I> {
             brake: Brake::open(params.brake.clone(), brake_key, index.brake()),
             verify: verify::Verify::default(),
             retire: retire::Retire::default(),
+            past: past::Past::default(),
             tag: DeviceTag::of(&params.device),
             author,
             random,
@@ -404,12 +429,19 @@ impl<I: Index> Folder<I> {
             Input::Hashed(path, outcome) => self.handle_hashed(now, path, outcome)?,
             Input::Verified(outcomes) => self.handle_verified(now, outcomes)?,
             Input::Assembled(stage, outcome) => self.handle_assembled(now, stage, outcome)?,
+            Input::Staged(stage, piece, result) if past::Past::is_stage(&stage) => {
+                self.handle_piece_staged(stage, piece, result);
+            }
+            Input::Rechunked(stage, result) => self.handle_rechunked(stage, result),
             Input::Staged(stage, chunk, result) => self.handle_staged(now, stage, chunk, result),
             Input::Committed(outcomes) => self.handle_committed(now, outcomes)?,
             Input::PeerUp(peer, right, hello) => self.handle_peer_up(now, peer, right, hello)?,
             Input::PeerDown(peer) => self.handle_peer_down(&peer)?,
             Input::Members(members) => self.handle_members(now, members),
             Input::Message(peer, message) => self.handle_message(now, peer, message)?,
+            Input::Chunk(peer, header, chunk) if self.is_for_pieces(&peer, header.request) => {
+                self.handle_piece(now, peer, header, chunk);
+            }
             Input::Chunk(peer, header, chunk) => self.handle_chunk(now, peer, header, chunk)?,
         }
         Ok(())
@@ -426,6 +458,7 @@ impl<I: Index> Folder<I> {
         self.pump_commit(now)?;
         self.pump_verify(now)?;
         self.pump_requests();
+        self.pump_past(now);
         self.note_agreement(now)?;
         self.pump_retire(now)?;
         if let Some(state) = self.brake.changed(now.at, now.wall_ns) {
@@ -461,6 +494,7 @@ impl<I: Index> Folder<I> {
             self.brake.due,
             verify,
             retire,
+            self.past.poll_timeout(),
         ];
         due.into_iter().flatten().min()
     }

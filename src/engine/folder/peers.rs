@@ -115,6 +115,7 @@ impl<I: Index> Folder<I> {
             return Ok(());
         }
         self.drop_requests_of(peer);
+        self.drop_past_of(peer);
         let mut orphans = Vec::new();
         for (path, task) in &mut self.tasks {
             if task.providers.remove(peer) && task.providers.is_empty() && task.may_need_provider() {
@@ -145,6 +146,15 @@ impl<I: Index> Folder<I> {
             Message::Recipe { request, pages } => self.handle_recipe(now, peer, request, pages),
             Message::Page { request, chunks, .. } => self.handle_page(now, peer, request, chunks),
             Message::Want(want) => self.serve(peer, want),
+            Message::WantHistory(want) => self.serve_history(peer, want),
+            Message::History(history) => {
+                self.handle_history(now, peer, history);
+                Ok(())
+            }
+            Message::Missing { request, item } if self.is_for_pieces(&peer, request) => {
+                self.handle_piece_missing(request, item);
+                Ok(())
+            }
             Message::Missing { request, item } => self.handle_missing(now, peer, request, item),
             _ => Ok(()),
         }
