@@ -43,8 +43,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BATCH_MAX: usize = 64;
 /// Pause between two of these.
 const BATCH_PAUSE: Duration = Duration::from_millis(50);
-/// Of more changes than this only the last are looked at: a whole folder that came at once is not written down.
-const BEHIND_MAX: u64 = 1024;
+/// What came longer before the last change than this is not looked at: a large folder that came at once is not written
+/// down as a whole. Sequences are microseconds, where the clock was right when they were given.
+const BEHIND_MAX: u64 = 60_000_000;
 /// Conflicts that are merged in one go.
 const MERGES_MAX: usize = 16;
 /// How often one that cannot be merged is tried again: what it lacks may be on its way.
