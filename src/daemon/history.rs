@@ -504,7 +504,13 @@ pub fn settle(
 /// Finds the one conflict copy at or of a path, and the path that it is a copy of.
 pub(super) fn find_conflict(engine: &Engine, path: &RelPath) -> Answer<(Local, RelPath)> {
     let mut copies: Vec<Local> = engine.index().conflicts()?;
-    copies.retain(|copy| is_of(copy, path));
+    // A copy that has copies of its own is meant itself where it is named.
+    let is_named = copies.iter().any(|copy| copy.record.path == *path);
+    let is_meant = |copy: &Local| match is_named {
+        true => copy.record.path == *path,
+        false => conflict::is_copy_of(&copy.record.path, path),
+    };
+    copies.retain(is_meant);
     let found = copies.len();
     let Some(copy) = copies.pop().filter(|_| found == 1) else {
         return Ok(Err(match found {
@@ -561,10 +567,6 @@ pub(super) fn put_merged(
         other => return Ok(Err(format!("{path}: {}", why(&other)))),
     }
     settle(engine, root, &Settle { path: copy.record.path.clone(), keep: Keep::Merged }, device, now)
-}
-
-fn is_of(copy: &Local, path: &RelPath) -> bool {
-    copy.record.path == *path || conflict::is_copy_of(&copy.record.path, path)
 }
 
 /// Gives the copy an ordinary name: the original's, with who made it.

@@ -121,12 +121,13 @@ impl Bases {
                 return false;
             }
             let has_seen = |side: &VersionVector, state: &State| is_seen(&state.version, side);
-            let mut seen = sheet
+            // The last: none that comes later has been seen by both.
+            let seen = sheet
                 .states
                 .iter()
-                .filter(|state| has_seen(&parting.one.version, state) && has_seen(&parting.other.version, state));
-            // The last: none that comes later has been seen by both.
-            let Some(base) = seen.next_back().map(|state| state.text.clone()) else {
+                .rev()
+                .find(|state| has_seen(&parting.one.version, state) && has_seen(&parting.other.version, state));
+            let Some(base) = seen.map(|state| state.text.clone()) else {
                 return false;
             };
             sheet.partings.push(Parted { sides, base, at_ns: now_ns });
