@@ -187,8 +187,11 @@ pub fn keep_discovering(hub: &Arc<Hub>, stopped: &watch::Receiver<bool>) {
     let mut rests_until: Option<(Instant, Plan)> = None;
     while !*stopped.borrow() {
         let wanted = Plan::now(hub);
-        if lit.as_ref().is_some_and(|lit| wanted.as_ref() != Some(&lit.plan) || lit.is_over()) {
-            lit = None;
+        if let Some(old) = lit.take_if(|lit| wanted.as_ref() != Some(&lit.plan) || lit.is_over()) {
+            let stays = wanted.as_ref().is_none_or(|plan| plan.addresses == old.plan.addresses);
+            if !stays {
+                old.discovery.vanish();
+            }
         }
         let rests = |plan: &Plan| rests_until.as_ref().is_some_and(|(until, of)| Instant::now() < *until && of == plan);
         if lit.is_none()

@@ -92,6 +92,13 @@ impl Discovery {
         }
     }
 
+    /// Ends without a goodbye: that would come from another address than the beacon did, and tell that both are one.
+    pub fn vanish(mut self) {
+        self.shown = None;
+        // What is said to no interface is not said.
+        self.daemon.disable_interface(IfKind::All).ok();
+    }
+
     /// Waits for a beacon, one of our own perhaps.
     ///
     /// # Errors
