@@ -32,6 +32,8 @@ const MOUNT_WORLDS: u64 = 4;
 const IMAGE_WORLDS: u64 = 2;
 /// Seeds that leave this when they are divided by 28 have clones instead: two machines of one identity, in turns.
 const CLONE_WORLDS: u64 = 9;
+/// Seeds that leave this when they are divided by 5 have peers that hear what is short before what is long.
+const LANE_WORLDS: u64 = 3;
 /// Seeds that leave this when they are divided by 13 have letters; see [`crate::letters`].
 const LETTER_WORLDS: u64 = 6;
 
@@ -142,6 +144,17 @@ impl Device {
     /// What is in the history of the clone that is away.
     pub(super) fn cloned(&self) -> impl Iterator<Item = &Data> {
         self.image.iter().flat_map(|(disk, _)| disk.history.values())
+    }
+}
+
+impl OnWire {
+    /// In which of the lanes it goes (`daemon/lanes.rs`); within one the order stays.
+    fn lane(&self) -> u8 {
+        match self {
+            Self::Message(Message::Ack(_) | Message::Want(_) | Message::WantRecipe(_) | Message::WantPages { .. }) => 0,
+            Self::Message(_) => 1,
+            Self::Chunk(..) => 2,
+        }
     }
 }
 
@@ -880,10 +893,21 @@ impl World {
         self.give(n, input);
     }
 
+    /// Whether what is short goes ahead of what is long, as a daemon sends it.
+    fn has_lanes(&self) -> bool {
+        self.seed % 5 == LANE_WORLDS
+    }
+
+    fn random_lane(&mut self, overtakes: bool) -> Option<u8> {
+        overtakes.then(|| self.random.below(3) as u8)
+    }
+
     pub(super) fn deliver(&mut self, from: usize, to: usize) -> bool {
-        let Some(what) = self.wires.get_mut(&(from, to)).and_then(VecDeque::pop_front) else {
-            return false;
-        };
+        let overtakes = self.has_lanes() && self.random.chance(25);
+        let lane = self.random_lane(overtakes);
+        let Some(wire) = self.wires.get_mut(&(from, to)) else { return false };
+        let first = lane.and_then(|lane| wire.iter().position(|what| what.lane() == lane)).unwrap_or(0);
+        let Some(what) = wire.remove(first) else { return false };
         self.steps += 1;
         let id = self.devices[from].id;
         match what {
