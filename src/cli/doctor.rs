@@ -14,13 +14,16 @@ use crate::cli::context::Context;
 use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::cli::unlock;
 use crate::config::Config;
 use crate::config::Device;
 use crate::config::Folder;
 use crate::config::NetworkMode;
+use crate::config::paths::Paths;
 use crate::control::client::ControlError;
 use crate::control::types::SandboxStatus;
 use crate::control::types::Status;
+use crate::keys::key_file::KeyFile;
 
 /// Arguments of `kinfold doctor`.
 #[derive(Debug, clap::Args)]
@@ -104,7 +107,7 @@ fn look(context: &Context) -> Result<Vec<Check>, Failure> {
         checks.push(check_discovery(&config, status.as_ref()));
         checks.push(seen_by_strangers(&config));
         checks.extend(config.devices.iter().map(|device| seen_by_peer(&config, device)));
-        checks.push(seen_by_thieves(&context.paths.state_dir));
+        checks.push(seen_by_thieves(&context.paths));
     }
     Ok(checks)
 }
@@ -189,25 +192,31 @@ fn check_discovery(config: &Config, status: Option<&Status>) -> Check {
     if !config.network.discovery {
         return ok(what, "is off: devices are dialed at addresses that are written down");
     }
+    if config.devices.is_empty() {
+        return ok(what, "rests: no device is trusted yet");
+    }
     let Some(status) = status else { return ok(what, "is on") };
     let by: Vec<_> = status.sockets.iter().filter_map(|socket| socket.strip_prefix("udp multicast ")).collect();
     match by.is_empty() {
         false => ok(what, format!("by {}", by.join(" and "))),
-        true if config.devices.is_empty() => ok(what, "rests: no device is trusted yet"),
-        true if config.network.listen.iter().all(|at| at.ip().is_loopback()) => {
-            ok(what, "rests: the daemon listens on this machine alone")
-        }
+        true if !shows_beacons(config) => ok(what, "rests: the daemon listens on this machine alone"),
         true => {
             warn(what, "rests: there is no network by which this device may be found", "look at the log of the daemon")
         }
     }
 }
 
+/// Whether a daemon with this configuration shows beacons, where there is a network.
+fn shows_beacons(config: &Config) -> bool {
+    let is_reached = config.network.listen.iter().any(|at| !at.ip().is_loopback());
+    config.network.discovery && !config.devices.is_empty() && is_reached
+}
+
 /// What somebody on the network sees who is not trusted.
 fn seen_by_strangers(config: &Config) -> Check {
     let ports: BTreeSet<_> = config.network.listen.iter().map(|at| at.port().to_string()).collect();
     let ports = ports.into_iter().collect::<Vec<_>>().join(" and ");
-    let beacons = match config.network.discovery {
+    let beacons = match shows_beacons(config) {
         true => ", and beacons that do not tell which device it is",
         false => "",
     };
@@ -233,19 +242,22 @@ fn seen_by_peer(config: &Config, device: &Device) -> Check {
 }
 
 /// What whoever takes the disk away has.
-fn seen_by_thieves(state_dir: &Path) -> Check {
+fn seen_by_thieves(paths: &Paths) -> Check {
     let what = "a thief of the disk";
-    match is_encrypted(state_dir) {
+    // Where it cannot be read, another line says so.
+    let is_locked = unlock::find(paths).ok().flatten().is_some_and(|found| matches!(found.file, KeyFile::Locked(_)));
+    let reads = match is_locked {
+        true => "reads the files and their history, and not the identity, which has a passphrase",
+        false => "reads the files, their history and the identity",
+    };
+    match is_encrypted(&paths.state_dir) {
         Some(true) => ok(what, "has nothing without the passphrase of the disk, which is encrypted"),
         Some(false) => warn(
             what,
-            "reads the files, their history and the identity: the disk does not look encrypted",
+            format!("{reads}: the disk does not look encrypted"),
             "encrypt the disk, or know how to have this device revoked: kinfold device revoke, on another one",
         ),
-        None => ok(
-            what,
-            "reads the files, their history and the identity, unless the disk is encrypted, which cannot be told",
-        ),
+        None => ok(what, format!("{reads}, unless the disk is encrypted, which cannot be told")),
     }
 }
 

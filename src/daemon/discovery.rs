@@ -126,10 +126,10 @@ impl Plan {
         // All is told of one port: whoever listens on several is to be found, not described.
         let port = listening.iter().find(|at| !at.ip().is_loopback())?.port();
         let reaches = |ip: IpAddr| {
-            let is_it = |at: &&SocketAddr| {
-                at.port() == port && (at.ip() == ip || at.ip().is_unspecified() && at.is_ipv4() == ip.is_ipv4())
-            };
-            listening.iter().any(|at| is_it(&at))
+            listening.iter().filter(|at| at.port() == port).any(|at| {
+                let takes_all = at.ip().is_unspecified() && at.is_ipv4() == ip.is_ipv4();
+                takes_all || at.ip() == ip
+            })
         };
         let own = if_addrs::get_if_addrs().unwrap_or_default();
         let own = own.into_iter().map(|interface| (interface.ip(), interface.name));

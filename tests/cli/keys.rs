@@ -171,3 +171,14 @@ fn an_identity_that_is_damaged_or_asks_for_too_much_is_refused() {
     let refused = with(&device, &format!("{PASSPHRASE}\n"), &["key", "unlock", "--stdin"]);
     assert!(refused.contains("the passphrase is wrong"), "{refused}");
 }
+
+#[test]
+fn the_doctor_knows_what_a_thief_would_have_of_the_identity() {
+    // Of a disk that is encrypted a thief has nothing either way.
+    let told = |device: &Device| device.run(&["doctor"]).replace("has nothing without the passphrase", "");
+    assert!(!told(&locked()).contains("their history and the identity"), "it is locked");
+    let open = told(&Device::new());
+    assert!(open.contains("their history and the identity") || open.contains("which is encrypted"), "{open}");
+    // Nobody is trusted yet, so nothing is shown to the network.
+    assert!(open.contains("discovery: rests: no device is trusted yet") && !open.contains("and beacons"), "{open}");
+}
