@@ -23,10 +23,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kinfold::daemon::history::{Account, Bounds, Restore, restore};
 use kinfold::disk::history::list;
 use kinfold::engine::folder::Input;
-use kinfold::engine::index::Index;
-use kinfold::model::id::DeviceTag;
+use kinfold::engine::index::{Cursor, Index};
+use kinfold::model::id::{DeviceId, DeviceTag, Incarnation};
 use kinfold::model::path::RelPath;
 use kinfold::model::record::Body;
+use kinfold::store::index::SqliteIndex;
 use tempfile::TempDir;
 
 use crate::node::{Node, sync};
@@ -53,10 +54,13 @@ struct Deed {
     wish: Option<fn(&mut Node)>,
     /// Whether b has no index and no marker yet.
     is_first: bool,
+    /// Whether b's index is of the first format, which is led to the newest when b starts.
+    is_old: bool,
 }
 
 const NOTHING: Change = |_| {};
-const PLAIN: Deed = Deed { name: "", before: NOTHING, on_a: NOTHING, on_b: NOTHING, wish: None, is_first: false };
+const PLAIN: Deed =
+    Deed { name: "", before: NOTHING, on_a: NOTHING, on_b: NOTHING, wish: None, is_first: false, is_old: false };
 
 fn deeds() -> Vec<Deed> {
     vec![
@@ -152,7 +156,33 @@ fn deeds() -> Vec<Deed> {
             is_first: true,
             ..PLAIN
         },
+        Deed {
+            name: "migration",
+            before: |d| (0..4).for_each(|n| put(d, &format!("d/{n}"), &format!("old {n}"))),
+            on_a: |d| put(d, "d/0", "new content"),
+            on_b: |d| put(d, "d/3", "changed at the same time"),
+            is_old: true,
+            ..PLAIN
+        },
     ]
+}
+
+/// Takes an index back to the first format: what came later is in none of its rows, tables or keys.
+fn take_back(path: &Path) {
+    let mut index = SqliteIndex::open(path, Incarnation(0)).unwrap();
+    let other = DeviceId::from_public_key([1; 32]);
+    let Cursor { incarnation, received, acknowledged, .. } = index.cursor(&other).unwrap();
+    index.set_cursor(&other, Cursor { incarnation, received, acknowledged, ..Cursor::default() }).unwrap();
+    index.commit().unwrap();
+    drop(index);
+    let conn = rusqlite::Connection::open(path).unwrap();
+    conn.execute_batch(
+        "DROP TABLE brake; DROP TABLE epoch; DROP TABLE scrub; DROP TABLE life; DROP INDEX entry_by_seq;
+         ALTER TABLE peer DROP COLUMN agreed; ALTER TABLE peer DROP COLUMN left_out;
+         ALTER TABLE peer DROP COLUMN apart; ALTER TABLE peer DROP COLUMN life;
+         CREATE INDEX entry_by_seq ON entry (seq) WHERE state <= 2; PRAGMA user_version = 1;",
+    )
+    .unwrap();
 }
 
 fn put(dir: &Path, path: &str, text: &str) {
@@ -257,6 +287,9 @@ fn template(deed: &Deed) -> TempDir {
         let mut b = Node::start(&b_dir, 2);
         sync(&mut a, &mut b);
     }
+    if deed.is_old {
+        take_back(&b_dir.join("index"));
+    }
     (deed.on_b)(&b_dir.join("data"));
     dir
 }
@@ -276,10 +309,16 @@ fn run(dir: &Path, deed: &Deed) {
         b.settle();
         return;
     }
-    let (mut a, mut b) = (Node::start(&dir.join("a"), 1), Node::start(&dir.join("b"), 2));
+    let mut a = Node::start(&dir.join("a"), 1);
     a.settle();
+    if deed.is_old {
+        begin(dir);
+    }
+    let mut b = Node::start(&dir.join("b"), 2);
     b.settle();
-    begin(dir);
+    if !deed.is_old {
+        begin(dir);
+    }
     match deed.wish {
         Some(wish) => wish(&mut b),
         None => sync(&mut a, &mut b),

@@ -34,6 +34,8 @@ pub const FOLDER: FolderId = FolderId([7; 16]);
 const WALL_NS: i64 = 1_750_000_000_000_000_000;
 /// What is due later than this is not waited for.
 const HORIZON: Duration = Duration::from_secs(20);
+/// How often two devices may begin anew before something must be wrong.
+const MEETINGS_MAX: usize = 3;
 
 pub enum OnWire {
     Message(Message),
@@ -48,6 +50,8 @@ pub struct Node {
     staging: Staging,
     at: Duration,
     sent: VecDeque<OnWire>,
+    /// Whether it wants to meet all others anew.
+    starts_over: bool,
 }
 
 impl Node {
@@ -77,7 +81,7 @@ impl Node {
         recover(engine.index_mut(), &root, "crash", DeviceTag::of(&id)).expect("the index works");
         let rules = Rules::new(Gitignores::Unused);
         let staging = Staging::default();
-        Self { id, engine, root, rules, staging, at: Duration::ZERO, sent: VecDeque::new() }
+        Self { id, engine, root, rules, staging, at: Duration::ZERO, sent: VecDeque::new(), starts_over: false }
     }
 
     pub fn now(&self) -> Now {
@@ -165,6 +169,7 @@ impl Node {
                     }
                 }
             }
+            Output::Reconnect => self.starts_over = true,
             Output::Parted(_) | Output::Note(_) => {}
             other => panic!("not here: {other:?}"),
         }
@@ -189,8 +194,19 @@ impl Node {
     }
 }
 
-/// Connects two devices, and goes on until there is nothing to do.
+/// Connects two devices, again where one wishes so, and goes on until there is nothing to do.
 pub fn sync(a: &mut Node, b: &mut Node) {
+    for _ in 0..MEETINGS_MAX {
+        meet(a, b);
+        let start_over = [&mut *a, &mut *b].map(|node| std::mem::take(&mut node.starts_over));
+        if start_over == [false, false] {
+            return;
+        }
+    }
+    panic!("they meet again and again");
+}
+
+fn meet(a: &mut Node, b: &mut Node) {
     let (from_a, from_b) = (a.hello_for(&b.id), b.hello_for(&a.id));
     let (id_a, id_b) = (a.id, b.id);
     a.give(Input::PeerUp(id_b, Right::Owner, from_b));

@@ -88,7 +88,10 @@ fn endure(count: usize) {
         device.serve();
     }
     let again = cluster.settle();
-    assert!(again == tree, "a restart made changes: {:?}", differences(&tree, &again));
+    if again != tree {
+        println!("all is kept in {}", lab.keep().display());
+        panic!("KINFOLD_ENDURANCE_SEED={seed}: a restart made changes: {:?}", differences(&tree, &again));
+    }
 }
 
 impl Cluster {
