@@ -184,6 +184,9 @@ fn make_seeds(target: &str) -> Vec<Vec<u8>> {
             "[fe80::1%eth0]:25463",
             "100 files, 25 %",
             "1.5 GiB",
+            "20 Mbit/s",
+            "Mon-Fri 18:00-08:00",
+            "text",
         ]),
         "device_id" => texts(&[&id, &id.to_uppercase(), &id[..20]]),
         "handshake" => (0..8).map(|which| [vec![which], vec![0x42; 1232]].concat()).collect(),
@@ -205,6 +208,27 @@ fn make_seeds(target: &str) -> Vec<Vec<u8>> {
             let inside = said.iter().map(|said| [&[2][..], &said.encode()].concat());
             let handshake = [[&[0][..], &joins].concat(), [&[1][..], &invites].concat()];
             handshake.into_iter().chain(inside).collect()
+        }
+        "beacon" => {
+            let beacon = |how, strings: &[&[u8]]| {
+                let strings = strings.iter().flat_map(|string| {
+                    std::iter::once(u8::try_from(string.len()).unwrap()).chain(string.iter().copied())
+                });
+                std::iter::once(how).chain(0..16).chain(strings).collect()
+            };
+            vec![beacon(0, &[&[1; 64]]), beacon(1, &[&[1; 240], &[2; 16]]), beacon(3, &[&[9; 7]])]
+        }
+        "merge" => {
+            let texts = |base: &str, one: &str, other: &str| {
+                let len = |text: &str| u16::try_from(text.len()).unwrap().to_le_bytes();
+                [&len(base)[..], &len(one), base.as_bytes(), one.as_bytes(), other.as_bytes()].concat()
+            };
+            let base = "a\nb\nc\nd\ne\n";
+            vec![
+                texts(base, "A\nb\nc\nd\ne\n", "a\nb\nc\nd\nE"),
+                texts(base, "a\nc\nd\ne\n", "a\nb\nx\ny\nd\ne\n"),
+                texts("", "one\r\n", "two"),
+            ]
         }
         other => panic!("{other} has no seeds"),
     }

@@ -10,14 +10,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kinfold::config::paths::Paths;
-use kinfold::config::{address, brake, load, size, subnet};
+use kinfold::config::{address, brake, load, merge as merge_setting, rate, size, subnet, windows};
 use kinfold::disk::ignore::{Gitignores, Rules};
 use kinfold::disk::root::Root;
 use kinfold::engine::chunk::VerifiedChunk;
 use kinfold::engine::effect::{CommitOutcome, ScanEnd, ScanItem};
 use kinfold::engine::folder::{Folder, Input, Now, Output, Params};
 use kinfold::engine::memory_index::MemoryIndex;
+use kinfold::engine::merge::{self as text, MergeError};
 use kinfold::engine::pairing::{self as pair, Host, Joiner, Own, Secret, SecretKind};
+use kinfold::engine::session::beacon;
 use kinfold::engine::session::gate::{Gate, PairKeys, TAG_LEN};
 use kinfold::engine::session::handshake::{Initiator, Local, Responder, Versions};
 use kinfold::engine::session::record;
@@ -30,6 +32,7 @@ use kinfold::model::path::RelPath;
 use kinfold::model::record::FileBody;
 use kinfold::model::rights::{Members, Right};
 use kinfold::net::crypto::SystemPrimitives;
+use kinfold::net::discovery;
 use kinfold::net::frame::FrameDecoder;
 use kinfold::wire::message::{ChunkHeader, FolderHello, Message};
 use kinfold::wire::pairing::PairingMessage;
@@ -52,6 +55,8 @@ pub const TARGETS: &[Target] = &[
     ("folder", folder),
     ("invite", invite),
     ("pairing", pairing),
+    ("beacon", beacon),
+    ("merge", merge),
 ];
 
 /// Takes the first byte, or zero.
@@ -146,6 +151,17 @@ pub fn config(data: &[u8]) {
     drop(address::parse_device(&text));
     drop(brake::parse(&text));
     drop(size::HistorySize::parse(&text));
+    drop(merge_setting::parse(&text));
+    if let Ok(Some(rate)) = rate::Rate::parse(&text) {
+        assert_eq!(rate::Rate::parse(&rate.to_string()), Ok(Some(rate)));
+    }
+    let mut windows = windows::Windows::default();
+    let now = jiff::Timestamp::UNIX_EPOCH.to_zoned(jiff::tz::TimeZone::UTC);
+    if windows.add(&text).is_ok() {
+        assert!(
+            windows.is_open(&now) || windows.opens(&now).is_some_and(|opens| opens > now && windows.is_open(&opens))
+        );
+    }
     if let Ok(subnet) = subnet::Subnet::parse(&text) {
         assert!(subnet.contains(subnet.first()));
     }
@@ -378,4 +394,58 @@ fn padded<const LEN: usize>(data: &[u8]) -> [u8; LEN] {
     let len = data.len().min(LEN);
     bytes[..len].copy_from_slice(&data[..len]);
     bytes
+}
+
+/// Beacons: what is no beacon is not read, and only what a trusted device has made names it.
+pub fn beacon(data: &[u8]) {
+    let (how, data) = first(data);
+    let Some((name, mut rest)) = data.split_first_chunk::<{ beacon::NAME_LEN }>() else { return };
+    let (a, b) = (Device::new(1), Device::new(2));
+    let (mut of_a, mut of_b) = (Gate::new(a.local.device), Gate::new(b.local.device));
+    of_a.trust(b.local.device, a.keys_with(&b)).unwrap();
+    of_b.trust(a.local.device, b.keys_with(&a)).unwrap();
+    let mut strings = Vec::new();
+    if how & 1 == 1 {
+        // What the other device does show, and then what the bytes say.
+        strings.push(beacon::tags(&of_b, name, 7, || [how; beacon::TAG_LEN]));
+    }
+    while let Some((len, tail)) = rest.split_first() {
+        let (string, tail) = tail.split_at(usize::from(*len).min(tail.len()));
+        strings.push(string.to_vec());
+        rest = tail;
+    }
+    let full_name = if how & 2 == 0 {
+        let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        hex + "._kinfold._tcp.local."
+    } else {
+        String::from_utf8_lossy(data).into_owned()
+    };
+    let string = |key: &str| {
+        let nth = key.bytes().next()?.checked_sub(b'a')?;
+        strings.get(usize::from(nth)).map(Vec::as_slice)
+    };
+    let at = data.windows(6).map(|at| ([at[0], at[1], at[2], at[3]], u16::from_le_bytes([at[4], at[5]])).into());
+    let Some(seen) = discovery::read(&full_name, string, at) else { return };
+    assert!((1..=8).contains(&seen.addresses.len()));
+    let shown_by = beacon::shown_by(&of_a, &seen.name, &seen.tags, 7);
+    let is_its_own = how & 1 == 1 && seen.name == *name;
+    assert!(shown_by.is_none() || is_its_own && shown_by == Some(b.local.device), "a tag was made up");
+}
+
+/// Three texts that a peer may have had a hand in: where only one side changed something, that is what comes out.
+pub fn merge(data: &[u8]) {
+    let (one, data) = number(data);
+    let (other, data) = number(data);
+    let (base, rest) = data.split_at(one % (data.len() + 1));
+    let (one, other) = rest.split_at(other % (rest.len() + 1));
+    let merged = text::merge(base, one, other);
+    assert_eq!(merged.is_ok(), text::merge(base, other, one).is_ok());
+    match merged {
+        Ok(merged) => assert_eq!(text::merge(base, other, one), Ok(merged), "the order of the sides counts"),
+        Err(MergeError::NotText) => return,
+        Err(_) => {}
+    }
+    assert_eq!(text::merge(base, one, base).as_deref(), Ok(one));
+    assert_eq!(text::merge(base, base, other).as_deref(), Ok(other));
+    assert_eq!(text::merge(base, one, one).as_deref(), Ok(one));
 }

@@ -139,8 +139,8 @@ impl Drop for Discovery {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Ended;
 
-/// Reads a beacon, if it is one.
-fn read<'a>(
+/// Reads a beacon, if it is one: its full name in DNS, the strings of its TXT record by their keys, and the addresses.
+pub fn read<'a>(
     full_name: &str,
     string: impl Fn(&str) -> Option<&'a [u8]>,
     addresses: impl Iterator<Item = SocketAddr>,
