@@ -44,6 +44,8 @@ enum Deed {
     Kept,
     /// It is back where it was.
     PutBack,
+    /// It is back where it was, and what lay there instead is in history now, under the same name.
+    SwappedBack,
     /// It became a conflict copy.
     Aside,
     /// It was on its way in: it is staged, or was made again by whoever needs it.
@@ -70,15 +72,23 @@ pub fn recover(index: &mut SqliteIndex, root: &Root, folder: &str, own: DeviceTa
     index.take_out_known(&mut names)?;
     let (mut kept, mut changed) = (0_u64, false);
     for name in names {
-        let case = Case::of(index, root, &name, own)?;
-        match case.map(|case| case.settle(index, root)).transpose()? {
-            Some(Ok(deed)) => {
-                kept += u64::from(deed == Deed::Kept);
-                changed |= !matches!(deed, Deed::Kept | Deed::Left);
-                tracing::debug!(folder, name, ?deed, "found in history");
+        // Once more for what came in the place of a directory; what comes after that is a person's doing.
+        for _ in 0..2 {
+            let case = Case::of(index, root, &name, own)?;
+            let deed = match case.map(|case| case.settle(index, root)).transpose()? {
+                Some(Ok(deed)) => deed,
+                Some(Err(error)) => {
+                    tracing::warn!(folder, name, %error, "what lies in history cannot be put back");
+                    break;
+                }
+                None => break,
+            };
+            kept += u64::from(deed == Deed::Kept);
+            changed |= !matches!(deed, Deed::Kept | Deed::Left);
+            tracing::debug!(folder, name, ?deed, "found in history");
+            if deed != Deed::SwappedBack {
+                break;
             }
-            Some(Err(error)) => tracing::warn!(folder, name, %error, "what lies in history cannot be put back"),
-            None => {}
         }
     }
     if kept > 0 {
@@ -193,13 +203,12 @@ impl<'a> Case<'a> {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             Err(error) => return Err(error),
         }
-        // Somebody put something into it at that moment. What took its place comes out again, and is
-        // seen to at the next start, if not by the scan.
-        let is_back = match self.found {
-            None => leftover::put_back(root, self.name, &self.path)?,
-            Some(_) => leftover::swap_back(root, self.name, &self.path)?,
+        // Somebody put something into it at that moment. What took its place comes out again.
+        let (is_back, deed) = match self.found {
+            None => (leftover::put_back(root, self.name, &self.path)?, Deed::PutBack),
+            Some(_) => (leftover::swap_back(root, self.name, &self.path)?, Deed::SwappedBack),
         };
-        Ok(if is_back { Deed::PutBack } else { Deed::Left })
+        Ok(if is_back { deed } else { Deed::Left })
     }
 
     /// Returns whether it is what a peer has there, and what it is.

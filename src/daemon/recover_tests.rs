@@ -283,7 +283,6 @@ fn a_directory_that_was_to_become_a_file_is_a_directory_again_if_something_lies_
         if is_placed {
             lab.folder.write("d", b"a file");
         }
-        recover(&mut lab.index, &lab.folder.root, "test", OWN).unwrap();
         lab.recover();
         if is_filled {
             assert_eq!(lab.folder.read("d/unseen"), b"just made");
