@@ -164,6 +164,18 @@ mod tests {
         }
 
         #[test]
+        fn what_is_decided_has_seen_both((a, b) in any_pair()) {
+            let version = match reconcile(Some(&a), &b).unwrap() {
+                Verdict::Stay => return Ok(()),
+                Verdict::Take => b.version.clone(),
+                Verdict::Agree { version, .. } | Verdict::Yield { version } => version,
+            };
+            for seen in [&a.version, &b.version] {
+                prop_assert!(matches!(seen.compare(&version), Causality::Before | Causality::Equal));
+            }
+        }
+
+        #[test]
         fn what_is_settled_stays((a, b) in any_pair()) {
             let (x, y, _) = settle(a, b);
             prop_assert_eq!(reconcile(Some(&x), &y), Ok(Verdict::Stay));

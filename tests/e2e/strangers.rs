@@ -1,8 +1,9 @@
 //! What is said to those who are not trusted, and what those who are can do.
 
+use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use kinfold::engine::session::handshake::FIRST_LEN;
 use kinfold::model::id::{ContentId, FolderId, Incarnation, Sequence};
@@ -11,7 +12,10 @@ use kinfold::model::rights::Members;
 use kinfold::net::connection::Connection;
 use kinfold::net::dial::DialError;
 use kinfold::wire::message::{FolderHello, Hello, Message, WantRecipe};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
 
+use crate::confined::pids;
 use crate::lab::{AMPLE, DATA, Lab, noise, wait_settled, wait_until};
 use crate::proxy::Proxy;
 use crate::puppet::{Puppet, id_of};
@@ -63,6 +67,51 @@ fn a_stranger_gets_not_one_byte() {
     a.write("after", "goes on");
     wait_settled(&[&a, &b]);
     assert!(a.status().peers.iter().all(|peer| peer.name == "b"));
+}
+
+/// Connects as often as that, from many addresses, and says half a first message or nothing.
+fn loiter(to: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let connect = |n: usize| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let from = Ipv4Addr::new(127, 1, u8::try_from(n / 250).unwrap(), u8::try_from(n % 250).unwrap() + 1);
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect_timeout(&to.into(), AMPLE).unwrap();
+        let mut stream = TcpStream::from(socket);
+        if n.is_multiple_of(2) {
+            // Whether it comes to be read does not matter.
+            stream.write_all(&[7; FIRST_LEN / 2]).ok();
+        }
+        stream
+    };
+    (0..count).map(connect).collect()
+}
+
+/// Prints how many sockets there were, and how long the peer needed.
+#[test]
+fn ten_thousand_open_sockets_keep_no_peer_out_and_are_not_held() {
+    let lab = Lab::new();
+    let (a, b) = (lab.device("a"), lab.device("b"));
+    b.trusts(&a);
+    a.ok(&["device", "add", &b.id(), "--name", "b"]);
+    a.ok(&["folder", "add", a.root_text(), "--name", DATA, "--share", "b"]);
+    b.ok(&["folder", "accept", DATA, b.root_text(), "--from", "a"]);
+    a.serve();
+    // As many as this process may open, beside what the tests next to this one need.
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    let may_open = maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap().saturating_sub(1000));
+    let count = may_open.min(10_000);
+    let loiterers = loiter(a.address, count);
+    // Only root may look.
+    let held = fs::read_dir(format!("/proc/{}/fd", pids(&a).daemon)).map(Iterator::count);
+    let begun = Instant::now();
+    b.serve();
+    b.wait_connected(&a);
+    println!("{count} sockets, {held:?} handles in the daemon; the peer was there after {:?}", begun.elapsed());
+    assert!(held.is_err() || held.is_ok_and(|held| held < 512), "it holds all of them");
+    a.write("f", "goes on");
+    wait_settled(&[&a, &b]);
+    drop(loiterers);
 }
 
 /// Reads until the connection ends.
