@@ -351,8 +351,8 @@ fn put_back(
     // What came here against a change made here was never asked for: whoever restores may not know it.
     let displaced = match &local {
         Some(local) if engine.won_here(local) || !bounds.keeps(size_of(&local.record.body)) => {
-            let mtime_ns = local.record.body.file().map_or(0, |file| file.mtime_ns);
-            Displaced::Copy(conflict::copy_path(path, mtime_ns, local.record.by, 1))
+            let time_ns = conflict::time_of(&local.record.body);
+            Displaced::Copy(conflict::copy_path(path, time_ns, local.record.by, 1))
         }
         _ => Displaced::History,
     };

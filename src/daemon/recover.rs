@@ -25,7 +25,7 @@ use crate::disk::history::list;
 use crate::disk::leftover::{self, Leftover};
 use crate::disk::probe::probe;
 use crate::disk::root::Root;
-use crate::engine::conflict::copy_path;
+use crate::engine::conflict::{copy_path, time_of};
 use crate::engine::effect::Found;
 use crate::engine::index::{Index, Kept, Local};
 use crate::engine::reconcile::{Verdict, reconcile};
@@ -257,12 +257,12 @@ impl<'a> Case<'a> {
     }
 
     fn put_aside(self, index: &mut SqliteIndex, root: &Root, body: Body, by: DeviceTag) -> Settled {
-        let mtime_ns = self.it.stat.mtime_ns;
-        let first = index.local(&copy_path(&self.path, mtime_ns, by, 1))?;
+        let time_ns = time_of(&body);
+        let first = index.local(&copy_path(&self.path, time_ns, by, 1))?;
         if first.is_some_and(|there| there.record.body.is_same_content(&body)) {
             return self.keep(index, body);
         }
-        match leftover::put_aside(root, self.name, &self.path, mtime_ns, by) {
+        match leftover::put_aside(root, self.name, &self.path, time_ns, by) {
             Ok(Some(_)) => Ok(Ok(Deed::Aside)),
             Ok(None) => self.keep(index, body),
             Err(error) => Ok(Err(error)),

@@ -4,15 +4,32 @@ use crate::engine::index::Index;
 use crate::model::id::DeviceTag;
 use crate::model::limits::{NAME_LEN_MAX, PATH_LEN_MAX};
 use crate::model::path::RelPath;
+use crate::model::record::Body;
 
 const MARK: &[u8] = b".conflict-";
 
 /// Digits of the hash that stands for what a name had to lose.
 const LOST_LEN: usize = 8;
 
+/// Returns the time that names the conflict copies of a version: the modification time of a file.
+///
+/// The times of links and directories are nobody's but the disk's. What a link points to stands for it, as a moment of
+/// the first day of 1970: so different links that two devices made to copies at the same time have different names.
+pub fn time_of(body: &Body) -> i64 {
+    const DAY_SECONDS: u32 = 24 * 60 * 60;
+    match body {
+        Body::File(file) => file.mtime_ns,
+        Body::Symlink { target } => {
+            let [a, b, c, d, ..] = *blake3::hash(target).as_bytes();
+            i64::from(u32::from_le_bytes([a, b, c, d]) % DAY_SECONDS) * 1_000_000_000
+        }
+        Body::Dir { .. } | Body::Tombstone => 0,
+    }
+}
+
 /// Returns the path of the conflict copy of `path`: `name.conflict-YYYYMMDD-HHMMSS-DEVICE.ext`.
 ///
-/// The time is the losing version's own modification time in UTC, and the device is who made it, so
+/// The time is the losing version's own in UTC ([`time_of`]), and the device is who made it, so
 /// that all who hold the losing version give its copy the same name. `number` tells apart further
 /// copies that would have the same name (1 adds nothing). An overlong name loses characters of its
 /// stem, never of the mark; `~` and a hash of the name then stand for them, so that copies of different
@@ -153,6 +170,15 @@ mod tests {
     }
 
     const BY: DeviceTag = DeviceTag([0; 5]);
+
+    #[test]
+    fn links_that_lead_elsewhere_have_copies_of_other_names() {
+        let link = |target: &str| Body::Symlink { target: target.as_bytes().into() };
+        let name = |target: &str| copy_path(&path("l"), time_of(&link(target)), BY, 1);
+        assert_eq!(name("here"), name("here"));
+        assert_ne!(name("here"), name("there"));
+        assert!(name("here").to_string().starts_with("l.conflict-19700101-"), "{}", name("here"));
+    }
 
     #[test]
     fn a_copy_lies_beside_the_file_and_keeps_its_extension() {

@@ -117,6 +117,11 @@ fn regressions() {
         (170, "a machine restored from an image counted other changes with numbers that peers knew"),
         (394, "a machine restored from an image counted other changes with numbers that peers knew"),
         (1647, "a machine restored from an image kept to itself what it had changed since"),
+        (504_877, "a copy that a crash had kept from the index was made once more"),
+        (45_331, "copies of links that led elsewhere had one name on two devices"),
+        (429_391, "a copy was made where one of the same content was on its way"),
+        (445_430, "a copy was made where one of the same content was on its way"),
+        (110_091, "a copy was made where one of the same content was on its way"),
     ];
     let failures: Vec<_> = found.iter().filter_map(|(seed, what)| play(*seed).err().map(|why| (what, why))).collect();
     assert!(failures.is_empty(), "{failures:#?}");

@@ -512,7 +512,7 @@ impl<I: Index> Folder<I> {
 
     /// Names the conflict copy of what lies here, unless a copy with this content exists already.
     pub(super) fn copy_path(&self, local: &Local) -> Result<CopyPlace, I::Error> {
-        let mtime_ns = local.record.body.file().map_or(0, |file| file.mtime_ns);
+        let time_ns = conflict::time_of(&local.record.body);
         // A copy that was renamed to this very path is the same file, whatever the index knows of its old
         // name; and one that a peer has removed or rewritten does not stay.
         let inode = |local: &Local| local.stat.map(|stat| (stat.dev, stat.ino));
@@ -542,11 +542,21 @@ impl<I: Index> Folder<I> {
                 return Ok(relied_on(path));
             }
         }
+        // A copy that is on its way from a peer is worth waiting for.
+        let is_coming = |(path, task): (&RelPath, &Task)| {
+            let is_same = task.target.body.is_same_content(&local.record.body);
+            is_same && !matches!(task.step, Step::Waiting) && conflict::is_copy_of(path, &local.record.path)
+        };
+        if self.tasks.iter().any(is_coming) {
+            return Ok(CopyPlace::Unsure);
+        }
         let mut number = 1;
         loop {
-            let path = conflict::copy_path(&local.record.path, mtime_ns, local.record.by, number);
+            let path = conflict::copy_path(&local.record.path, time_ns, local.record.by, number);
             match self.index.local(&path)? {
                 Some(there) if is_equal(&there)? => return Ok(relied_on(&path)),
+                // It may be that very copy, from before a crash: only a look tells.
+                _ if self.scans.awaits_look(&path) => return Ok(CopyPlace::Unsure),
                 // Beyond that the disk looks for a free name, or says that it has none.
                 Some(there) if there.record.body.is_live() && number < COPIES_MAX => number += 1,
                 _ => return Ok(CopyPlace::At(path)),
