@@ -35,7 +35,7 @@ enum Purity {
 
 /// What the command line may name of the daemon.
 const DAEMON_FOR_CLI: &[&str] =
-    &["serve", "serve_for", "serve_kept", "stand_by", "ServeOptions", "Ended", "keep", "AGAIN", "pairing"];
+    &["serve", "serve_for", "serve_kept", "stand_by", "ServeOptions", "Ended", "keep", "AGAIN", "look_out", "pairing"];
 
 /// Words that would give a pure layer a hand on the world, or a fate that no seed reproduces.
 const WORLD: &[&str] = &[

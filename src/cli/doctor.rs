@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::config::Device;
 use crate::config::Folder;
 use crate::config::NetworkMode;
+use crate::config::metered::WhenMetered;
 use crate::config::paths::Paths;
 use crate::control::client::ControlError;
 use crate::control::types::SandboxStatus;
@@ -105,6 +106,7 @@ fn look(context: &Context) -> Result<Vec<Check>, Failure> {
     if let Ok(config) = context.config() {
         checks.extend(check_firewall(&config));
         checks.push(check_discovery(&config, status.as_ref()));
+        checks.extend(check_metered(&config, status.as_ref()));
         checks.push(seen_by_strangers(&config));
         checks.extend(config.devices.iter().map(|device| seen_by_peer(&config, device)));
         checks.push(seen_by_thieves(&context.paths));
@@ -278,6 +280,24 @@ fn is_decrypted(block: &Path, layers: u32) -> bool {
     let below = fs::read_dir(block.join("slaves")).into_iter().flatten().flatten();
     let mut below = below.map(|entry| entry.path()).peekable();
     is_crypt || layers > 0 && below.peek().is_some() && below.all(|block| is_decrypted(&block, layers - 1))
+}
+
+/// Whether it is known if the connection is metered, where a folder is to rest for that.
+fn check_metered(config: &Config, status: Option<&Status>) -> Option<Check> {
+    let what = "metered connections";
+    if config.folders.iter().all(|folder| folder.metered == WhenMetered::Go) {
+        return None;
+    }
+    let metered = status?.policy.metered.as_ref();
+    Some(match metered.map(|metered| (metered.connection.as_str(), metered.why.as_deref())) {
+        Some(("unknown", why)) => warn(
+            what,
+            format!("it is not known whether this is one: {}; folders go on", why.unwrap_or("nobody says so")),
+            "NetworkManager says so, where it runs; without it use `kinfold folder pause --until` and `active`",
+        ),
+        Some((connection, _)) => ok(what, format!("the connection is {connection} now")),
+        None => warn(what, "the daemon does not ask whether this is one", "restart the daemon"),
+    })
 }
 
 fn check_folder(folder: &Folder) -> Check {

@@ -117,7 +117,7 @@ pub enum Command {
         #[arg(long)]
         reject: bool,
     },
-    /// Change a setting of a folder: rescan_minutes, gitignore, history_days, history_size, active, brake, scrub_days or
+    /// Change a setting of a folder: rescan_minutes, gitignore, history_days, history_size, active, metered, brake, scrub_days or
     /// merge
     Set {
         /// The folder

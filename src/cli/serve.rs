@@ -35,14 +35,24 @@ pub struct Args {
     /// Be the keeper of the daemon with this process id
     #[arg(long, hide = true, value_name = "PID")]
     keeper_of: Option<i32>,
+
+    /// Be the lookout of the daemon with this process id
+    #[arg(long, hide = true, value_name = "PID")]
+    lookout_of: Option<i32>,
 }
 
 /// Runs the command.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
+    if let Some(parent) = args.lookout_of {
+        // It needs to know nothing of this device.
+        daemon::look_out(parent)?;
+        return Ok(Exit::Done);
+    }
     context.config()?;
+    let as_lookout: Vec<OsString> = ["serve", "--lookout-of"].map(OsString::from).into();
     if let Some(keeper) = args.kept_by {
         let log = logging::start(&args.log, "info")?;
-        let options = ServeOptions { log, require_sandbox: args.require_sandbox };
+        let options = ServeOptions { log, require_sandbox: args.require_sandbox, as_lookout };
         return match daemon::serve_for(keeper, context.paths.clone(), options)? {
             Ended::ForGood => Ok(Exit::Done),
             Ended::ToBeginAgain => Ok(Exit::Again),
@@ -57,7 +67,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     // What can be refused without a passphrase is, before anybody is asked for it.
     unlock::found(&context.paths)?;
     let log = logging::start(&args.log, "info")?;
-    let options = ServeOptions { log, require_sandbox: args.require_sandbox };
+    let options = ServeOptions { log, require_sandbox: args.require_sandbox, as_lookout };
     let open = || unlock::identity(&context.paths, &args.key);
     ended(daemon::serve_kept(&context.paths, options, &inner(context, given, "--keeper-of"), open)?)
 }

@@ -162,6 +162,7 @@ fn rates(rates: &RatesStatus) -> Option<String> {
 fn folder_notes(folder: &FolderStatus) -> Vec<String> {
     let mut notes = vec![];
     notes.extend(folder.stopped_because.as_deref().map(printable));
+    notes.extend(folder.rests_because.as_deref().map(printable));
     notes.extend(rates(&folder.rates));
     if folder.need_files > 0 {
         let files = counted(folder.need_files, "file", "files");
@@ -262,6 +263,7 @@ mod tests {
             history_bytes_max: 0,
             members: vec![],
             rests_until: None,
+            rests_because: None,
             rates: RatesStatus::default(),
         }
     }
@@ -325,6 +327,12 @@ mod tests {
         };
         assert_eq!(told(FolderState::Paused, None), "paused");
         assert_eq!(told(FolderState::Resting, None), "rests");
+        let because = Some("the connection is metered".to_owned());
+        let rests = FolderStatus { state: FolderState::Resting, rests_because: because, in_sync: false, ..folder() };
+        assert_eq!(
+            (state(&rests).as_str(), &folder_notes(&rests)[..1]),
+            ("rests", &["the connection is metered".to_owned()][..])
+        );
         // By the clock of this machine, whatever its zone.
         assert!(told(FolderState::Paused, Some("2001-06-15T12:00:00Z")).starts_with("paused until 2001-06-1"));
         assert!(told(FolderState::Resting, Some("2001-06-15T12:00:00Z")).starts_with("rests until 2001-06-1"));

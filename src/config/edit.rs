@@ -32,6 +32,7 @@ use crate::config::load;
 use crate::config::load::NO_RIGHT;
 use crate::config::load::real_path;
 use crate::config::merge;
+use crate::config::metered;
 use crate::config::paths::Paths;
 use crate::config::size::HistorySize;
 use crate::config::windows::Windows;
@@ -512,6 +513,7 @@ fn setting(key: &str, text: &str) -> Result<(&'static str, Item), EditError> {
             texts.iter().try_for_each(|text| Windows::default().add(text))?;
             Ok(("active", toml_edit::value(Array::from_iter(texts))))
         }
+        "metered" => Ok(("metered", value(metered::parse(text)?.as_str()))),
         "brake" => {
             let on = brake::parse(text)?;
             let text = match on {
@@ -614,6 +616,7 @@ fn template(name: &str, listen: &[SocketAddr]) -> String {
 # [[folders]]  the folders it keeps: name, id, path, members, and if wished
 #              paused = true         rests for now; or paused_until = "2026-05-31 18:00"
 #              active = ["Mon-Fri 18:00-08:00", "Sat-Sun"]   exchanges nothing at other times
+#              metered = "pause"     as below, for this folder alone; or "go"
 #              send_rate = "2 MiB/s", receive_rate   as below, for this folder alone
 #              rescan_minutes = 60   a full scan so often, besides watching for changes; 0: never
 #              gitignore = true      what .gitignore names is not synced, as with .kinfoldignore
@@ -642,6 +645,9 @@ name = {name}
 # How much goes over the network in a second, with all devices together. The same keys bound a device.
 # send_rate = "2 MiB/s"
 # receive_rate = "20 Mbit/s"
+
+# "pause": while the system calls the connection metered, as that by a phone is, folders exchange nothing.
+# metered = "go"
 
 # "lan" talks to addresses of local networks alone, "any" to all. Networks that count as local too,
 # such as that of a VPN:
@@ -947,6 +953,8 @@ members = [
         assert!(edit.set("data", "brake", "7 files, 5%").unwrap());
         assert!(edit.set("data", "brake", "on").unwrap() && !edit.set("data", "brake", "on").unwrap());
         assert!(edit.set("data", "merge", " text ").unwrap() && !edit.set("data", "merge", "text").unwrap());
+        assert!(edit.set("data", "metered", "pause").unwrap() && !edit.set("data", "metered", " pause ").unwrap());
+        assert!(edit.set("data", "metered", "stop").is_err());
         let bad = [("history_days", "many"), ("history_size", "x"), ("gitignore", "1"), ("rescan_minutes", "-1")];
         for (key, text) in bad.into_iter().chain([("brake", "loose"), ("merge", "all"), ("active", "soon")]) {
             assert!(edit.set("data", key, text).is_err(), "{key}={text}");

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::config::address::AddressError;
 use crate::config::brake::BrakeError;
 use crate::config::merge::MergeError;
+use crate::config::metered::MeteredError;
 use crate::config::rate::RateError;
 use crate::config::size::SizeError;
 use crate::config::windows::WindowError;
@@ -128,6 +129,9 @@ pub enum EditError {
     /// A way to merge is none.
     #[error(transparent)]
     Merge(#[from] MergeError),
+    /// What is said of metered connections is nothing.
+    #[error(transparent)]
+    Metered(#[from] MeteredError),
     /// A rate is not one.
     #[error(transparent)]
     Rate(#[from] RateError),
@@ -270,6 +274,7 @@ impl EditError {
             | Self::Size(_)
             | Self::Brake(_)
             | Self::Merge(_)
+            | Self::Metered(_)
             | Self::Rate(_)
             | Self::Window(_)
             | Self::BadValue { .. } => {
@@ -290,7 +295,7 @@ impl EditError {
             Self::NotADirectory { .. } => "give the path of a directory",
             Self::NotUtf8 { .. } => "rename that directory",
             Self::UnknownKey { .. } => {
-                "settings are rescan_minutes, gitignore, history_days, history_size, active, brake, scrub_days and merge"
+                "settings are rescan_minutes, gitignore, history_days, history_size, active, metered, brake, scrub_days and merge"
             }
         };
         Some(hint.to_owned())

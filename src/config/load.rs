@@ -35,6 +35,8 @@ use crate::config::error::check_label;
 use crate::config::file;
 use crate::config::merge;
 use crate::config::merge::Merge;
+use crate::config::metered;
+use crate::config::metered::WhenMetered;
 use crate::config::paths::Paths;
 use crate::config::rate::Rate;
 use crate::config::rate::Rates;
@@ -91,11 +93,12 @@ pub fn parse(text: &str, paths: &Paths) -> Result<Config, Fault> {
     let reader = Reader { text };
     let name = reader.label(&raw.name)?;
     let history = reader.history(&raw.history)?;
+    let metered = reader.metered(raw.network.metered.as_ref())?.unwrap_or_default();
     let config = Config {
         network: reader.network(&raw.network)?,
         sandbox: reader.sandbox(raw.sandbox.as_ref())?,
         devices: reader.each(&raw.devices, |device| reader.device(device))?,
-        folders: reader.each(&raw.folders, |folder| reader.folder(folder, history))?,
+        folders: reader.each(&raw.folders, |folder| reader.folder(folder, history, metered))?,
         accepts: reader.each(&raw.accepts, |accept| reader.accept(accept))?,
         revoked: reader.each(&raw.revoked, |revoked| reader.revoked(revoked))?,
         name,
@@ -237,7 +240,8 @@ impl Reader<'_> {
         })
     }
 
-    fn folder(&self, raw: &RawFolder, history: History) -> Result<Folder, Fault> {
+    /// Reads a folder; `history` and `metered` hold where it says nothing of its own.
+    fn folder(&self, raw: &RawFolder, history: History, metered: WhenMetered) -> Result<Folder, Fault> {
         let rescan_minutes = raw.rescan_minutes.unwrap_or(DEFAULT_RESCAN_MINUTES);
         let scrub_days = raw.scrub_days.unwrap_or(DEFAULT_SCRUB_DAYS);
         Ok(Folder {
@@ -248,6 +252,7 @@ impl Reader<'_> {
             paused: raw.paused,
             paused_until: raw.paused_until.as_ref().map(|text| self.time(text)).transpose()?,
             active: self.windows(&raw.active)?,
+            metered: self.metered(raw.metered.as_ref())?.unwrap_or(metered),
             rates: self.rates(raw.send_rate.as_ref(), raw.receive_rate.as_ref())?,
             members: self.members(raw)?,
             rescan: (rescan_minutes > 0).then(|| Duration::from_secs(u64::from(rescan_minutes) * 60)),
@@ -289,6 +294,12 @@ impl Reader<'_> {
             windows.add(text.get_ref()).map_err(|error| self.fault(text.span(), error))?;
         }
         Ok(windows)
+    }
+
+    fn metered(&self, raw: Option<&Spanned<String>>) -> Result<Option<WhenMetered>, Fault> {
+        let parse =
+            |raw: &Spanned<String>| metered::parse(raw.get_ref()).map_err(|error| self.fault(raw.span(), error));
+        raw.map(parse).transpose()
     }
 
     fn members(&self, raw: &RawFolder) -> Result<Members, Fault> {
@@ -507,6 +518,7 @@ mod tests {
             allow = ["100.64.0.0/10"]
             interfaces = ["wg0", "eth0.7"]
             discovery = false
+            metered = "pause"
             [history]
             days = 7
             size = 1000
@@ -526,6 +538,7 @@ mod tests {
             brake = "300 files, 40%"
             scrub_days = 0
             merge = "text"
+            metered = "go"
             members = [
               {{ device = "{a}", right = "owner" }},
               {{ device = "{b}", right = "none", stamp = 4 }},
@@ -553,6 +566,7 @@ mod tests {
         assert_eq!(more.brake, Some(Thresholds::default()), "it is on where nothing is said");
         assert_eq!((data.scrub, more.scrub), (None, Some(Duration::from_secs(30 * 86_400))));
         assert_eq!((data.merge, more.merge), (Merge::Text, Merge::Ask));
+        assert_eq!((data.metered, more.metered), (WhenMetered::Go, WhenMetered::Pause), "a folder's word counts first");
         assert_eq!(data.members.right_of(&a), Some(Right::Owner));
         assert_eq!(data.members.lines()[1], Member { device: b, right: None, stamp: 4 });
         assert_eq!(config.device_named("laptop"), config.device(&a));
@@ -597,6 +611,8 @@ mod tests {
         let brake = format!("name = \"h\"\n[[folders]]\nname = \"a\"\nid = \"{ID}\"\npath = \"/a\"\nbrake = \"no\"");
         check(&brake, 6, "no setting of the brake");
         check(&brake.replace("brake", "merge"), 6, "no way to merge");
+        check(&brake.replace("brake", "metered"), 6, "`no` says nothing of metered connections");
+        check("name = \"h\"\n[network]\nmetered = \"stop\"", 3, "`stop` says nothing of metered connections");
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod file;
 pub mod limit;
 pub mod load;
 pub mod merge;
+pub mod metered;
 pub mod paths;
 pub mod rate;
 pub mod raw;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::merge::Merge;
+use crate::config::metered::WhenMetered;
 use crate::config::rate::Rates;
 use crate::config::size::HistorySize;
 use crate::config::subnet::Subnet;
@@ -169,6 +171,8 @@ pub struct Folder {
     pub paused_until: Option<Timestamp>,
     /// At which times of the week anything is exchanged.
     pub active: Windows,
+    /// Whether anything is exchanged while the connection is metered.
+    pub metered: WhenMetered,
     /// How much of it goes over the network in a second, with all devices together.
     pub rates: Rates,
     /// Who belongs to it.

@@ -49,6 +49,8 @@ pub struct RawNetwork {
     pub interfaces: Vec<Spanned<String>>,
     /// Whether devices find each other.
     pub discovery: Option<bool>,
+    /// `pause` or `go`.
+    pub metered: Option<Spanned<String>>,
     /// How much may be sent in a second.
     pub send_rate: Option<Spanned<String>>,
     /// How much may be received in a second.
@@ -110,6 +112,8 @@ pub struct RawFolder {
     /// At which times of the week it exchanges anything.
     #[serde(default)]
     pub active: Vec<Spanned<String>>,
+    /// `pause` or `go`.
+    pub metered: Option<Spanned<String>>,
     /// How much of it may be sent in a second.
     pub send_rate: Option<Spanned<String>>,
     /// How much of it may be received in a second.

@@ -100,6 +100,19 @@ pub struct PolicyStatus {
     /// Whether trusted devices are looked for on the network.
     #[serde(default)]
     pub discovery: bool,
+    /// Whether the connection is metered; missing where no folder is to rest for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metered: Option<MeteredStatus>,
+}
+
+/// Whether the network connection of this machine is metered, as NetworkManager says.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct MeteredStatus {
+    /// `metered`, `unmetered` or `unknown`, which counts as not metered.
+    pub connection: String,
+    /// Why it is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// A trusted device.
@@ -178,6 +191,9 @@ pub struct FolderStatus {
     /// When it goes on by itself, where it is paused or rests until a time that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rests_until: Option<Time>,
+    /// Why it rests, where that is neither a person's word nor the time of the week.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rests_because: Option<String>,
     /// Rates that it keeps to.
     #[serde(default)]
     pub rates: RatesStatus,
@@ -208,7 +224,8 @@ pub enum FolderState {
     Stopped,
     /// A person let it rest.
     Paused,
-    /// It takes note of what is done here and exchanges nothing, for it is not its time of the week.
+    /// It takes note of what is done here and exchanges nothing, for it is not its time of the week or the
+    /// connection is metered.
     Resting,
 }
 

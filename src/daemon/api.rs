@@ -193,7 +193,8 @@ impl Daemon {
             None => folder_state = FolderState::Scanning,
         }
         let rest = state.rests.get(id).copied();
-        if matches!(rest, Some(Rest::NotNow(_))) && folder_state != FolderState::Stopped {
+        if matches!(rest, Some(Rest::NotNow(_) | Rest::Metered | Rest::Asking)) && folder_state != FolderState::Stopped
+        {
             folder_state = FolderState::Resting;
         }
         let peers = report.as_ref().map(|r| r.status.peers.clone()).unwrap_or_default();
@@ -238,6 +239,7 @@ impl Daemon {
             history_bytes_max,
             members: members.collect(),
             rests_until: rest.and_then(Rest::until).map(Time),
+            rests_because: rest.and_then(Rest::because).map(str::to_owned),
             rates: rates::shown(folder.map(|folder| folder.rates)),
         }
     }
@@ -458,6 +460,7 @@ impl Api for Daemon {
                 interfaces: network.interfaces.clone(),
                 interfaces_away: listening.away,
                 discovery: network.discovery,
+                metered: self.hub.lookout.as_ref().map(|lookout| lookout.metered().status()),
             };
             (own, policy, rates::shown(Some(network.rates)))
         };

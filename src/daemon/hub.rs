@@ -21,6 +21,7 @@ use crate::daemon::Ended;
 use crate::daemon::discovery::Found;
 use crate::daemon::events::{Events, What};
 use crate::daemon::folder::{Command, FolderHandle, FromPeer, Settings};
+use crate::daemon::metered::{self, Lookout};
 use crate::daemon::peer::{self, Outgoing, PeerSender};
 use crate::daemon::pool::Pool;
 use crate::daemon::rates::{Flow, Metering};
@@ -132,6 +133,8 @@ pub struct Hub {
     changes: watch::Sender<u64>,
     /// What this process took from itself.
     pub sandbox: Sandbox,
+    /// Who says whether the connection is metered, where that matters.
+    pub lookout: Option<Lookout>,
     /// When devices were last connected.
     pub sightings: Sightings,
     /// Where devices were found.
@@ -157,6 +160,7 @@ impl Hub {
         pool: Pool,
         config: Config,
         sandbox: Sandbox,
+        lookout: Option<Lookout>,
     ) -> Arc<Self> {
         let sightings = Sightings::open(paths.state_dir.join("last-seen.json"));
         let network = config.network.clone();
@@ -182,6 +186,7 @@ impl Hub {
             sessions_begun: AtomicU64::new(0),
             changes: watch::Sender::new(0),
             sandbox,
+            lookout,
             sightings,
             found: Found::default(),
             events: Arc::default(),
@@ -244,7 +249,7 @@ impl Hub {
             self.apply_devices(&mut state, &config);
             let old = std::mem::replace(&mut state.config, config.clone());
             revoked_before = old.revoked.iter().map(|revoked| revoked.said).collect();
-            state.rests = rests::of_all(&config, &Zoned::now());
+            state.rests = rests::of_all(&config, &Zoned::now(), self.metered());
             let wanted: BTreeMap<FolderId, &config::Folder> = config.folders.iter().map(|f| (f.id, f)).collect();
             let known: Vec<FolderId> = state.folders.keys().copied().collect();
             for id in known {
@@ -288,6 +293,9 @@ impl Hub {
     fn cannot_serve(&self, config: &Config) -> Option<&'static str> {
         if config.network.listen != self.network.listen || config.network.interfaces != self.network.interfaces {
             return Some("it is to listen elsewhere");
+        }
+        if self.lookout.is_none() && metered::matters(config) {
+            return Some("it is to know whether the connection is metered");
         }
         (!self.sandbox.suffices(config)).then_some("it is to reach what it took from itself")
     }

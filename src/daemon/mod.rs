@@ -22,7 +22,9 @@ pub mod history;
 mod hub;
 mod keeper;
 mod lanes;
+mod lookout;
 mod merging;
+mod metered;
 pub mod pairing;
 mod past;
 mod peer;
@@ -40,6 +42,7 @@ mod sightings;
 mod trust;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -58,6 +61,7 @@ use crate::control::log::LogRing;
 use crate::daemon::discovery::keep_discovering;
 use crate::daemon::hub::{Hub, Listening, Trouble};
 use crate::daemon::keeper::Line;
+use crate::daemon::metered::Lookout;
 use crate::daemon::pool::Pool;
 use crate::daemon::sandbox::Sandbox;
 use crate::daemon::seen::Seen;
@@ -90,6 +94,7 @@ const SIGHTING_PAUSE: Duration = Duration::from_secs(600);
 const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 pub use keeper::{AGAIN, keep, serve_kept, stand_by};
+pub use lookout::look_out;
 
 /// What a daemon is started with, besides its configuration.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +103,8 @@ pub struct ServeOptions {
     pub log: LogRing,
     /// Whether it is to end where it cannot confine itself wholly, whatever the configuration says.
     pub require_sandbox: bool,
+    /// The arguments that make this program the lookout of a daemon; its process id goes after them.
+    pub as_lookout: Vec<OsString>,
 }
 
 /// How a daemon ended that did not fail.
@@ -133,6 +140,8 @@ fn serve(
     create_private_dir(&paths.state_dir).with_context(|| format!("cannot use {}", paths.state_dir.display()))?;
     // A keeper that was killed has a daemon that is just dying; it holds this a moment longer.
     let _lock = lock(&paths, "serving.lock", DYING_PATIENCE)?;
+    // Once confined, this process starts no other.
+    let lookout = metered::matters(&config).then(|| Lookout::start(&options.as_lookout));
     let sandbox = sandbox::enter(&paths, &config, options.require_sandbox)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -141,7 +150,7 @@ fn serve(
         .enable_all()
         .build()
         .context("the system gives no threads")?;
-    let result = runtime.block_on(run(paths, options.log, config, identity, sandbox, socket, line));
+    let result = runtime.block_on(run(paths, options.log, config, identity, (sandbox, lookout), socket, line));
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
 }
@@ -174,7 +183,7 @@ async fn run(
     log: LogRing,
     config: Config,
     identity: Identity,
-    sandbox: Sandbox,
+    (sandbox, lookout): (Sandbox, Option<Lookout>),
     socket: UnixListener,
     line: Option<Arc<Line>>,
 ) -> anyhow::Result<Ended> {
@@ -197,7 +206,7 @@ async fn run(
         anyhow::anyhow!("cannot listen on {}: {}{advice}", error.addr, error.source)
     })?;
     let pool = Pool::start().context("the system gives no threads")?;
-    let hub = Hub::new(paths.clone(), identity, endpoint.clone(), pool, config.clone(), sandbox);
+    let hub = Hub::new(paths.clone(), identity, endpoint.clone(), pool, config.clone(), sandbox, lookout);
     let stopped = hub.watch_stop();
     let api = Arc::new(api::Daemon { hub: hub.clone(), log });
     let (begin, begun) = watch::channel(false);
@@ -215,6 +224,7 @@ async fn run(
     let listening = tokio::spawn(keep_listening(hub.clone(), network, listener, arrivals));
     let dialing = tokio::spawn(keep_dialing(hub.clone(), stopped.clone()));
     let looking = tokio::spawn(keep_looking(hub.clone()));
+    let asking = tokio::spawn(metered::keep_listening(hub.clone()));
     let discovering = {
         let (hub, stopped) = (hub.clone(), stopped.clone());
         tokio::task::spawn_blocking(move || keep_discovering(&hub, &stopped))
@@ -247,6 +257,8 @@ async fn run(
     listening.abort();
     dialing.abort();
     looking.abort();
+    asking.abort();
+    hub.lookout.iter().for_each(Lookout::dismiss);
     let ended = {
         let hub = hub.clone();
         tokio::select! {

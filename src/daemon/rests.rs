@@ -1,16 +1,19 @@
 //! Folders that rest though nothing is wrong, and go on by themselves.
 //!
-//! A folder that a person let rest is stopped. One whose time of the week it is not, exchanges nothing with other devices;
-//! it takes note of what is done here all the same, and its history can be asked.
+//! A folder that a person let rest is stopped. One whose time of the week it is not, or that is to rest while the
+//! connection is metered, exchanges nothing with other devices; it takes note of what is done here all the same, and its history can be asked.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use jiff::{Timestamp, Zoned};
 
+use crate::config::metered::WhenMetered;
 use crate::config::windows::shortly;
 use crate::config::{Config, Folder};
 use crate::daemon::hub::{Hub, State};
+use crate::daemon::lookout::Word;
+use crate::daemon::metered::{Lookout, Metered};
 use crate::model::id::FolderId;
 
 /// Why a folder rests.
@@ -20,6 +23,10 @@ pub enum Rest {
     Paused(Option<Timestamp>),
     /// It is not its time of the week; until when.
     NotNow(Option<Timestamp>),
+    /// The connection is metered.
+    Metered,
+    /// Whether it is, is not known yet.
+    Asking,
 }
 
 impl Rest {
@@ -27,6 +34,16 @@ impl Rest {
     pub fn until(self) -> Option<Timestamp> {
         match self {
             Self::Paused(until) | Self::NotNow(until) => until,
+            Self::Metered | Self::Asking => None,
+        }
+    }
+
+    /// Returns why, where that is not the clock or a person.
+    pub fn because(self) -> Option<&'static str> {
+        match self {
+            Self::Paused(_) | Self::NotNow(_) => None,
+            Self::Metered => Some("the connection is metered"),
+            Self::Asking => Some("it is not known yet whether the connection is metered"),
         }
     }
 
@@ -35,6 +52,8 @@ impl Rest {
         let what = match self {
             Self::Paused(_) => "paused",
             Self::NotNow(_) => "rests",
+            Self::Metered => "rests while the connection is metered",
+            Self::Asking => "rests until it is known whether the connection is metered",
         };
         match self.until() {
             Some(until) => format!("{what} until {}", shortly(&until.to_zoned(now.time_zone().clone()), now)),
@@ -44,17 +63,24 @@ impl Rest {
 }
 
 /// Returns whether a folder rests at `now`, and why.
-fn of(folder: &Folder, now: &Zoned) -> Option<Rest> {
+fn of(folder: &Folder, now: &Zoned, metered: Metered) -> Option<Rest> {
     if folder.is_paused(now.timestamp()) {
         return Some(Rest::Paused(folder.paused_until.filter(|_| !folder.paused)));
     }
-    let is_time = folder.active.is_open(now);
-    (!is_time).then(|| Rest::NotNow(folder.active.opens(now).map(|opens| opens.timestamp())))
+    if !folder.active.is_open(now) {
+        return Some(Rest::NotNow(folder.active.opens(now).map(|opens| opens.timestamp())));
+    }
+    match metered {
+        _ if folder.metered == WhenMetered::Go => None,
+        Metered::Said(Word::Metered) => Some(Rest::Metered),
+        Metered::Asked => Some(Rest::Asking),
+        Metered::Said(_) | Metered::Unasked => None,
+    }
 }
 
 /// Returns which folders rest at `now`, and why.
-pub fn of_all(config: &Config, now: &Zoned) -> BTreeMap<FolderId, Rest> {
-    config.folders.iter().filter_map(|folder| Some((folder.id, of(folder, now)?))).collect()
+pub fn of_all(config: &Config, now: &Zoned, metered: Metered) -> BTreeMap<FolderId, Rest> {
+    config.folders.iter().filter_map(|folder| Some((folder.id, of(folder, now, metered)?))).collect()
 }
 
 impl State {
@@ -65,14 +91,19 @@ impl State {
 }
 
 impl Hub {
-    /// Looks at the clock: lets folders go on whose time has come, and rest whose time is over.
+    /// Returns whether the connection is metered, as far as is known.
+    pub fn metered(&self) -> Metered {
+        self.lookout.as_ref().map_or(Metered::Unasked, Lookout::metered)
+    }
+
+    /// Looks at the clock and at what the lookout said: lets folders go on whose time has come, and rest whose time is over.
     pub fn check_rests(self: &Arc<Self>) {
         // Not before a configuration that is being put in force is, so that this one is the latest.
         let applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Zoned::now();
+        let (now, metered) = (Zoned::now(), self.metered());
         let config = {
             let state = self.lock();
-            let rests = of_all(&state.config, &now);
+            let rests = of_all(&state.config, &now, metered);
             if rests == state.rests {
                 return;
             }
@@ -102,16 +133,20 @@ mod tests {
         format!("{text}[Europe/Berlin]").parse().unwrap()
     }
 
-    /// Says what is told of a folder with these keys; 2026-06-01 is a Monday.
-    #[track_caller]
-    fn check(keys: &str, rows: &[(&str, Option<&str>)]) {
+    fn parsed(keys: &str) -> Config {
         let text = format!(
             "name = \"h\"\n[[folders]]\nname = \"data\"\nid = \"00112233445566778899aabbccddeeff\"\npath = \"/nowhere/data\"\n{keys}"
         );
-        let config = load::parse(&text, &Paths::below("/nowhere/home".as_ref()).unwrap()).unwrap();
+        load::parse(&text, &Paths::below("/nowhere/home".as_ref()).unwrap()).unwrap()
+    }
+
+    /// Says what is told of a folder with these keys; 2026-06-01 is a Monday.
+    #[track_caller]
+    fn check(keys: &str, rows: &[(&str, Option<&str>)]) {
+        let config = parsed(keys);
         for (now, told) in rows {
             let now = at(now);
-            let rest = of_all(&config, &now).into_values().next();
+            let rest = of_all(&config, &now, Metered::Unasked).into_values().next();
             assert_eq!(rest.map(|rest| rest.text(&now)).as_deref(), *told, "{keys} at {now}");
         }
     }
@@ -149,5 +184,26 @@ mod tests {
                 ("2026-06-02T12:00", Some("rests until 18:00")),
             ],
         );
+    }
+    #[test]
+    fn a_folder_rests_while_the_connection_is_metered_where_it_is_to_and_goes_on_where_nobody_knows() {
+        let now = at("2026-06-01T12:00");
+        let rest = |keys: &str, metered| of_all(&parsed(keys), &now, metered).into_values().next();
+        let pause = "metered = \"pause\"";
+        assert_eq!(rest(pause, Metered::Said(Word::Metered)), Some(Rest::Metered));
+        assert_eq!(rest(pause, Metered::Asked), Some(Rest::Asking));
+        for unknown in [Word::Unmetered, Word::Undecided, Word::NoManager, Word::NoBus].map(Metered::Said) {
+            assert_eq!(rest(pause, unknown), None, "{unknown:?}");
+        }
+        assert_eq!(rest(pause, Metered::Unasked), None);
+        for goes in ["", "metered = \"go\""] {
+            assert_eq!(rest(goes, Metered::Said(Word::Metered)), None, "{goes}");
+        }
+        // What a person said, and the time of the week, have an end that can be told.
+        let until = format!("{pause}\npaused_until = \"2026-06-01T18:00:00+02:00\"");
+        assert!(matches!(rest(&until, Metered::Said(Word::Metered)), Some(Rest::Paused(Some(_)))));
+        let active = format!("{pause}\nactive = [\"18:00-08:00\"]");
+        assert!(matches!(rest(&active, Metered::Said(Word::Metered)), Some(Rest::NotNow(Some(_)))));
+        assert_eq!(Rest::Metered.text(&now), "rests while the connection is metered");
     }
 }

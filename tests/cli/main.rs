@@ -520,7 +520,7 @@ fn what_cannot_be_shared_is_refused() {
     exit 1
     --- stderr
     error: there is no setting `colour`
-    hint: settings are rescan_minutes, gitignore, history_days, history_size, active, brake, scrub_days and merge
+    hint: settings are rescan_minutes, gitignore, history_days, history_size, active, metered, brake, scrub_days and merge
     "#);
     sees!(device, ["folder", "set", "data", "history_days=many"], @r#"
     exit 1

@@ -19,6 +19,7 @@ mod lab;
 mod limits;
 mod live;
 mod merge;
+mod metered;
 mod network;
 mod pairing;
 mod past;

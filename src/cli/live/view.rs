@@ -181,8 +181,8 @@ impl View {
         };
         let left = format!("  {}  {}", escaped(&folder.name), status::state(folder));
         let mut rows = vec![Line::styled(sides(&left, &size, width), colour)];
-        if let Some(why) = &folder.stopped_because {
-            rows.push(Line::styled(fit(&format!("    {}", printable(why)), width), Color::Red));
+        for (why, colour) in [(&folder.stopped_because, Color::Red), (&folder.rests_because, Color::DarkGray)] {
+            rows.extend(why.iter().map(|why| Line::styled(fit(&format!("    {}", printable(why)), width), colour)));
         }
         if folder.need_files > 0 {
             let rate = self.rates.get(&folder.id).map_or(0, Rate::received);

@@ -56,6 +56,7 @@ fn folder(name: &str, n: u8) -> FolderStatus {
         history_bytes_max: 0,
         members: vec![MemberStatus { name: None, id: id(9), right: Right::Owner, connected: true, in_sync: true }],
         rests_until: None,
+        rests_because: None,
         rates: RatesStatus::default(),
     }
 }

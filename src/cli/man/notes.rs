@@ -142,7 +142,8 @@ pub const NOTES: &[Note] = &[
         page: "kinfold-serve",
         about: &[
             "Beside the daemon a small process stands by, its keeper: it tells systemd how the daemon does, and \
-             starts the next one when a folder was added that this one cannot reach. The process id that was \
+             starts the next one when a folder was added that this one cannot reach. Where a folder is to rest while the \
+             connection is metered, another one asks NetworkManager. The process id that was \
              started stays the one to send signals to. SIGHUP has it read the configuration anew, SIGTERM and SIGINT \
              end it within 10 seconds.",
             "A locked identity is opened first, as kinfold-key(1) tells.",
@@ -210,6 +211,7 @@ pub const NOTES: &[Note] = &[
                 "Exchange nothing during office hours:",
                 "kinfold folder set Photos active='Mon-Fri 18:00-08:00, Sat-Sun'",
             ),
+            ("Exchange nothing while the connection is metered:", "kinfold folder set Photos metered=pause"),
             ("Keep the past of a folder for a year:", "kinfold folder set Photos history_days=365"),
         ],
     },

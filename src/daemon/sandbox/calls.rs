@@ -271,11 +271,22 @@ const CLONES_OF_FILES: [u64; 2] = [0x4004_9409, 0x4020_940d];
 /// The bits of the type of a socket that are no flags.
 const SOCKET_TYPE: u64 = 0xf;
 
+/// Whose sockets are allowed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sockets {
+    /// Those of a daemon: the network, and which interfaces there are. The control socket is inherited; no other local
+    /// one is needed, and who could make one could ask a program outside, such as the service manager, to do what is
+    /// refused here.
+    Network,
+    /// Those of a lookout, which talks to the bus of the system and to no network.
+    Bus,
+}
+
 /// Puts both filters in force, in this thread and all that it starts.
-pub fn confine() -> Result<(), seccompiler::Error> {
+pub fn confine(sockets: Sockets) -> Result<(), seccompiler::Error> {
     let arch: TargetArch = std::env::consts::ARCH.try_into().map_err(seccompiler::Error::Backend)?;
     let deadly: BpfProgram = deadly(arch).map_err(seccompiler::Error::Backend)?;
-    let allowed: BpfProgram = allowed(arch).map_err(seccompiler::Error::Backend)?;
+    let allowed: BpfProgram = allowed(arch, sockets).map_err(seccompiler::Error::Backend)?;
     // In this order: the second one does not allow to install another.
     seccompiler::apply_filter(&deadly)?;
     seccompiler::apply_filter(&allowed)
@@ -287,20 +298,9 @@ fn deadly(arch: TargetArch) -> Result<BpfProgram, BackendError> {
 }
 
 #[allow(clippy::unnecessary_cast, reason = "musl has other types for some of these numbers")]
-fn allowed(arch: TargetArch) -> Result<BpfProgram, BackendError> {
+fn allowed(arch: TargetArch, sockets: Sockets) -> Result<BpfProgram, BackendError> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
         ALLOWED.iter().chain(ALLOWED_OF_OLD).map(|call| (*call, Vec::new())).collect();
-    let inet = [libc::AF_INET, libc::AF_INET6];
-    let plain = [libc::SOCK_STREAM, libc::SOCK_DGRAM];
-    // Which network interfaces there are. The control socket is inherited; no other local one is needed, and who
-    // could make one could ask a program outside, such as the service manager, to do what is refused here.
-    let mut sockets =
-        vec![rule(&[(0, Dword, Eq, libc::AF_NETLINK as u64), (2, Dword, Eq, libc::NETLINK_ROUTE as u64)])?];
-    for family in inet {
-        for kind in plain {
-            sockets.push(rule(&[(0, Dword, Eq, family as u64), (1, Dword, MaskedEq(SOCKET_TYPE), kind as u64)])?);
-        }
-    }
     let exec = libc::PROT_EXEC as u64;
     let prctl = [libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_GET_DUMPABLE, libc::PR_GET_NO_NEW_PRIVS];
     let prctl = prctl.map(|what| what as u64).into_iter().chain([PR_SET_VMA]);
@@ -318,6 +318,10 @@ fn allowed(arch: TargetArch) -> Result<BpfProgram, BackendError> {
     let own = u64::from(std::process::id());
     let local = (0, Dword, Eq, libc::AF_UNIX as u64);
     let stream = (1, Dword, MaskedEq(SOCKET_TYPE), libc::SOCK_STREAM as u64);
+    let sockets = match sockets {
+        Sockets::Network => network_sockets()?,
+        Sockets::Bus => vec![rule(&[local.clone(), stream.clone()])?],
+    };
     let checked = [
         (libc::SYS_socket, sockets),
         // By which tokio hears of signals. A pair of datagram sockets could be sent elsewhere.
@@ -335,6 +339,17 @@ fn allowed(arch: TargetArch) -> Result<BpfProgram, BackendError> {
     rules.extend(checked);
     let not_there = SeccompAction::Errno(libc::ENOSYS as u32);
     SeccompFilter::new(rules, not_there, SeccompAction::Allow, arch)?.try_into()
+}
+
+fn network_sockets() -> Result<Vec<SeccompRule>, BackendError> {
+    let mut sockets =
+        vec![rule(&[(0, Dword, Eq, libc::AF_NETLINK as u64), (2, Dword, Eq, libc::NETLINK_ROUTE as u64)])?];
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
+            sockets.push(rule(&[(0, Dword, Eq, family as u64), (1, Dword, MaskedEq(SOCKET_TYPE), kind as u64)])?);
+        }
+    }
+    Ok(sockets)
 }
 
 type Condition = (u8, SeccompCmpArgLen, SeccompCmpOp, u64);
@@ -359,6 +374,8 @@ mod tests {
 
     /// Tells a child what to try.
     const ATTEMPT: &str = "KINFOLD_ATTEMPT";
+    /// Tells it to try that as a lookout, and not as a daemon.
+    const AS_LOOKOUT: &str = "KINFOLD_ATTEMPT_AS_LOOKOUT";
 
     /// What a confined process tries. What cannot be told by an error ends it, or does not.
     fn attempt(name: &str) -> Result<(), Errno> {
@@ -409,7 +426,8 @@ mod tests {
     #[test]
     fn what_a_confined_process_tries() {
         let Ok(name) = std::env::var(ATTEMPT) else { return };
-        confine().unwrap();
+        let as_lookout = std::env::var_os(AS_LOOKOUT).is_some();
+        confine(if as_lookout { Sockets::Bus } else { Sockets::Network }).unwrap();
         let code = match attempt(&name) {
             Ok(()) => 10,
             Err(Errno::NOSYS) => 11,
@@ -418,21 +436,38 @@ mod tests {
         std::process::exit(code);
     }
 
+    /// Says what becomes of an attempt.
+    fn outcome_as(sockets: Sockets, name: &str) -> &'static str {
+        let me = std::env::current_exe().unwrap();
+        let test = "daemon::sandbox::calls::tests::what_a_confined_process_tries";
+        let mut command = Command::new(me);
+        command.args(["--exact", test, "--test-threads=1"]).env(ATTEMPT, name);
+        if sockets == Sockets::Bus {
+            command.env(AS_LOOKOUT, "1");
+        }
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        match (status.code(), status.signal()) {
+            (Some(10), _) => "done",
+            (Some(11), _) => "unknown call",
+            (_, Some(libc::SIGSYS)) => "ended",
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_lookout_talks_to_a_bus_and_to_no_network() {
+        for name in ["a local socket", "a thread"] {
+            assert_eq!(outcome_as(Sockets::Bus, name), "done", "{name}");
+        }
+        for name in ["tcp", "a raw socket", "a packet socket", "a pair for datagrams", "a program"] {
+            assert_eq!(outcome_as(Sockets::Bus, name), "unknown call", "{name}");
+        }
+        assert_eq!(outcome_as(Sockets::Bus, "another root"), "ended");
+    }
+
     #[test]
     fn what_a_daemon_never_does_is_refused_or_ends_it() {
-        let outcome = |name: &str| {
-            let me = std::env::current_exe().unwrap();
-            let test = "daemon::sandbox::calls::tests::what_a_confined_process_tries";
-            let mut command = Command::new(me);
-            command.args(["--exact", test, "--test-threads=1"]).env(ATTEMPT, name);
-            let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-            match (status.code(), status.signal()) {
-                (Some(10), _) => "done",
-                (Some(11), _) => "unknown call",
-                (_, Some(libc::SIGSYS)) => "ended",
-                other => panic!("{name}: {other:?}"),
-            }
-        };
+        let outcome = |name: &str| outcome_as(Sockets::Network, name);
         for name in ["tcp", "a thread", "a pair of streams"] {
             assert_eq!(outcome(name), "done", "{name}");
         }
@@ -457,7 +492,8 @@ mod tests {
     #[test]
     fn both_lists_are_filters_for_each_processor() {
         for arch in [TargetArch::x86_64, TargetArch::aarch64, TargetArch::riscv64] {
-            assert!(deadly(arch).is_ok() && allowed(arch).is_ok());
+            assert!(deadly(arch).is_ok());
+            assert!([Sockets::Network, Sockets::Bus].iter().all(|sockets| allowed(arch, *sockets).is_ok()));
         }
         assert!(DEADLY.iter().all(|call| !ALLOWED.contains(call) && !ALLOWED_OF_OLD.contains(call)));
     }

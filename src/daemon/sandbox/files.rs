@@ -141,6 +141,16 @@ pub fn confine(paths: &Paths, covered: &Covered) -> Result<Rules, NoRules> {
     Ok(Rules { places, truncation, ports, scopes })
 }
 
+/// Takes all files and ports from this thread and all that it starts, as far as the kernel can.
+pub fn confine_to_nothing() -> Result<(), RulesetError> {
+    let ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(FILES))?
+        .handle_access(AccessNet::from_all(ABI::V4))?
+        .scope(Scope::from_all(ABI::V6))?;
+    ruleset.create()?.restrict_self()?;
+    Ok(())
+}
+
 fn is_known(add: impl FnOnce(Ruleset) -> Result<Ruleset, RulesetError>) -> bool {
     add(Ruleset::default().set_compatibility(CompatLevel::HardRequirement)).is_ok()
 }

@@ -26,17 +26,33 @@ pub fn harden_keeper() {
 /// # Errors
 /// This process was not started by a keeper.
 pub fn inherit(keeper: i32) -> anyhow::Result<UnixListener> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("cannot be bound to the keeper")?;
-    // It may have died before it was bound to us.
-    if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(keeper) {
-        bail!("this is how the daemon starts its own inner process; run `kinfold serve`");
-    }
+    bind_to(keeper)?;
     let stdout = io::stdout();
     if !matches!(rustix::net::sockopt::socket_acceptconn(stdout.as_fd()), Ok(true)) {
         bail!("the keeper handed no control socket over");
     }
     let socket: OwnedFd = stdout.as_fd().try_clone_to_owned().context("cannot take the control socket")?;
     Ok(socket.into())
+}
+
+/// Binds the life of this process to that of the one that started it.
+///
+/// # Errors
+/// That is not the one with this process id.
+pub fn bind_to(parent: i32) -> anyhow::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("cannot be bound to its parent")?;
+    // It may have died before we were bound to it.
+    if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(parent) {
+        bail!("this is how the daemon starts its own inner process; run `kinfold serve`");
+    }
+    Ok(())
+}
+
+/// Bounds the memory that this process may take for itself.
+pub fn bound_memory(bytes: u64) -> io::Result<()> {
+    let bound = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    rustix::process::setrlimit(Resource::Data, bound)?;
+    Ok(())
 }
 
 /// Makes that neither this process nor what it starts can become more than it is, by set-uid programs or
@@ -60,10 +76,15 @@ pub fn forbid_dumps() -> io::Result<()> {
 /// Gives up all capabilities, those of root over files left out, and `low_port` keeps the one to listen on a
 /// port below 1024. Also those that could come back through programs that are started.
 pub fn drop_capabilities(low_port: bool) -> io::Result<()> {
-    let had = rustix::thread::capabilities(None)?;
     let of_root = if rustix::process::geteuid().is_root() { OF_ROOT } else { CapabilitySet::empty() };
     let of_port = if low_port { CapabilitySet::NET_BIND_SERVICE } else { CapabilitySet::empty() };
-    let kept = had.permitted & (of_root | of_port);
+    keep_capabilities(of_root | of_port)
+}
+
+/// Gives up all capabilities but these, as far as they were there.
+pub fn keep_capabilities(wanted: CapabilitySet) -> io::Result<()> {
+    let had = rustix::thread::capabilities(None)?;
+    let kept = had.permitted & wanted;
     // The bounding set is of use only to programs that are started. Whoever may not drop from it gains
     // nothing by it either.
     if had.effective.contains(CapabilitySet::SETPCAP) {
