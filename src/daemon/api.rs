@@ -364,6 +364,9 @@ impl Daemon {
         let by = self.hub.found.interfaces();
         lines.extend(by.iter().map(|interface| format!("udp multicast {interface}:5353, beacons")));
         lines.push(format!("unix listen {}", RawPath::from(self.hub.paths.socket.as_path())));
+        // Not this process's own, but it would not be there without it.
+        let by_bus = self.hub.lookout.as_ref().filter(|lookout| lookout.metered().came_by_bus());
+        lines.extend(by_bus.map(|_| "unix -> the bus of the system, by the lookout alone".to_owned()));
         lines
     }
 

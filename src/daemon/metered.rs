@@ -49,6 +49,11 @@ impl Metered {
         }
     }
 
+    /// Returns whether the lookout is connected to the bus.
+    pub fn came_by_bus(self) -> bool {
+        matches!(self, Self::Said(word) if word != Word::NoBus)
+    }
+
     /// Returns it for `status`.
     pub fn status(self) -> MeteredStatus {
         let connection = match self {

@@ -240,9 +240,13 @@ fn a_bus_is_asked_only_where_that_matters_and_by_a_process_that_holds_nothing() 
     a.ok(&["folder", "add", a.root_text(), "--name", DATA]);
     bus.serve(&a);
     assert_eq!((a.status().policy.metered, lookouts(&a)), (None, BTreeSet::new()));
+    let has_bus =
+        |device: &Device| device.status().sockets.iter().any(|socket| socket.contains("the bus of the system"));
+    assert!(!has_bus(&a));
     // What is already confined begins again for it.
     a.ok(&["folder", "set", DATA, "metered=pause"]);
     wait_for(&a, "unmetered");
+    assert!(has_bus(&a), "{:?}", a.status().sockets);
     wait_until("one process asks", || lookouts(&a).len() == 1);
     let lookout = lookouts(&a).into_iter().next().unwrap();
     let status = fs::read_to_string(format!("/proc/{lookout}/status")).unwrap();

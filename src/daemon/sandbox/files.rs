@@ -213,4 +213,29 @@ mod tests {
         assert!(covered.suffices(&dials("10.0.0.1")));
         assert!(!covered.suffices(&dials("10.0.0.1:1234")));
     }
+
+    #[test]
+    fn a_lookout_reaches_no_file_and_no_port() {
+        if !is_known(|ruleset| ruleset.handle_access(AccessFs::Refer)) {
+            assert!(std::env::var_os("KINFOLD_NEED_LANDLOCK").is_none(), "this kernel has no Landlock");
+            eprintln!("this kernel has no Landlock: nothing was tried");
+            return;
+        }
+        let has_ports = is_known(|ruleset| ruleset.handle_access(AccessNet::from_all(ABI::V4)));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "content").unwrap();
+        // Only the thread that asks for it is confined, and ends.
+        let tried = std::thread::spawn(move || {
+            confine_to_nothing().unwrap();
+            let dialed = std::net::TcpStream::connect(address).map(drop);
+            [fs::read(&file).map(drop), fs::write(&file, "other"), fs::read_dir("/").map(drop), dialed]
+        });
+        let [read, written, listed, dialed] = tried.join().unwrap().map(|done| done.map_err(|error| error.kind()));
+        let refused = Err(std::io::ErrorKind::PermissionDenied);
+        assert_eq!([read, written, listed], [refused; 3]);
+        assert!(dialed == refused || !has_ports, "{dialed:?}");
+    }
 }

@@ -89,7 +89,8 @@ pub fn enter(paths: &Paths, config: &Config, required: bool) -> anyhow::Result<S
 }
 
 /// Takes from this process all that a lookout does not need, as far as that can be had: it reaches no file and no
-/// network, starts nothing, and takes no more memory than this. No thread may have been started.
+/// network, starts nothing, and takes no more memory than this. The units for systemd let nobody set such a bound; there
+/// that of the bus on its messages is the only one. No thread may have been started.
 pub fn enter_as_lookout(memory_bytes_max: u64) {
     // What is missing here is missing in the daemon as well, which says so.
     process::forbid_dumps().ok();
