@@ -228,6 +228,7 @@ fn make_seeds(target: &str) -> Vec<Vec<u8>> {
                 texts(base, "A\nb\nc\nd\ne\n", "a\nb\nc\nd\nE"),
                 texts(base, "a\nc\nd\ne\n", "a\nb\nx\ny\nd\ne\n"),
                 texts("", "one\r\n", "two"),
+                texts("a\nb\ncd\nb\n\n", "", "b\n\nc\n\nc\n\nE"),
             ]
         }
         other => panic!("{other} has no seeds"),

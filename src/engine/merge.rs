@@ -77,10 +77,35 @@ struct Change {
 }
 
 /// Returns the changes of one side, in order.
+///
+/// What the library says is tried out: with a change that is told wrong, lines would be lost. Where it does not lead to the
+/// side, all of it counts as changed.
 fn changes(base: &[u32], side: &[u32]) -> Vec<Change> {
     let ops = capture_diff_slices(Algorithm::Myers, base, side);
     let changed = ops.into_iter().filter(|op| op.tag() != DiffTag::Equal);
-    changed.map(|op| Change { base: op.old_range(), side: op.new_range() }).collect()
+    let changes: Vec<_> = changed.map(|op| Change { base: op.old_range(), side: op.new_range() }).collect();
+    match leads_to(base, side, &changes) {
+        true => changes,
+        false => vec![Change { base: 0..base.len(), side: 0..side.len() }],
+    }
+}
+
+/// Returns whether the changes make one text of the other.
+fn leads_to(base: &[u32], side: &[u32], changes: &[Change]) -> bool {
+    let mut made = Vec::with_capacity(side.len());
+    let mut at = 0;
+    for change in changes {
+        let (Some(kept), Some(new)) = (base.get(at..change.base.start), side.get(change.side.clone())) else {
+            return false;
+        };
+        made.extend_from_slice(kept);
+        if made.len() != change.side.start {
+            return false;
+        }
+        made.extend_from_slice(new);
+        at = change.base.end;
+    }
+    base.get(at..).is_some_and(|rest| side.strip_prefix(&*made) == Some(rest))
 }
 
 /// Grows a region over all changes that meet it, or one that does. Returns how many of each side those are.
@@ -169,6 +194,24 @@ mod tests {
     }
 
     #[test]
+    fn changes_that_are_told_wrong_are_found_out() {
+        let change = |base, side| Change { base, side };
+        let (base, side) = ([0, 1, 2], [0, 7, 2, 8]);
+        assert!(leads_to(&base, &side, &[change(1..2, 1..2), change(3..3, 3..4)]));
+        assert!(leads_to(&base, &base, &[]));
+        for wrong in [
+            vec![],
+            vec![change(1..2, 1..2)],
+            vec![change(3..3, 3..4), change(1..2, 1..2)],
+            vec![change(1..2, 1..2), change(2..2, 3..4)],
+            vec![change(1..2, 1..2), change(3..4, 3..4)],
+            vec![change(1..2, 1..9)],
+        ] {
+            assert!(!leads_to(&base, &side, &wrong), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn edits_that_meet_are_left_to_a_person() {
         assert_eq!(merged("a\nb\nc\n", "a\nx\nc\n", "a\ny\nc\n"), Err(2));
         assert_eq!(merged("a\nb\nc\n", "a\nc\n", "a\ny\nc\n"), Err(2), "one deleted what the other changed");
@@ -252,6 +295,13 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// Of few different lines, so that there are many ways from one text to the other.
+        #[test]
+        fn where_one_side_changed_nothing_the_other_is_what_comes_out(base in "[abc\n]{0,24}", side in "[abc\n]{0,24}") {
+            prop_assert_eq!(merged(&base, &base, &side), Ok(side.clone()));
+            prop_assert_eq!(merged(&base, &side, &side), Ok(side));
+        }
 
         /// The lines of the text before differ, and two edits have two unchanged lines at least between them.
         #[test]

@@ -601,7 +601,7 @@ fn a_mistake_in_the_configuration_is_shown_with_its_line() {
     exit 1
     --- stderr
     error: [dir]/home/config.toml, line 4: unknown key `port`
-    hint: known here: `listen`, `mode`, `allow`, `interfaces`, `discovery`, `send_rate`, `receive_rate`
+    hint: known here: `listen`, `mode`, `allow`, `interfaces`, `discovery`, `metered`, `send_rate`, `receive_rate`
     "#);
     insta::assert_snapshot!(broken("name = \"desk\"\n[network]\nlisten = [\"nas.local\"]\n"), @r#"
     exit 1
