@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::config::paths::Paths;
 use crate::control::client::Client;
 use crate::control::types::FolderStatus;
 
@@ -122,9 +123,10 @@ struct Device {
 
 impl Stage {
     fn new() -> Result<Self, Failure> {
-        let failed = |error: io::Error| Failure::from_error(&error).while_doing("cannot make a place for the demo");
+        let failed = |error: io::Error| no_place(Failure::from_error(&error));
         let dir = tempfile::Builder::new().prefix("kinfold-demo-").tempdir().map_err(failed)?;
         let path = dir.path().canonicalize().map_err(failed)?;
+        Paths::below(&path.join("laptop/home")).map_err(|error| no_place(Failure::from_error(&error)))?;
         // Both are held until both are known, so that they differ.
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let ports = [TcpListener::bind(any).map_err(failed)?, TcpListener::bind(any).map_err(failed)?];
@@ -160,6 +162,9 @@ impl Stage {
             let text = fs::read(&device.log).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
             let lines: Vec<_> = text.lines().collect();
+            if lines.is_empty() {
+                continue;
+            }
             eprintln!("the end of the log of {}:", device.name);
             for line in &lines[lines.len().saturating_sub(LOG_TAIL)..] {
                 eprintln!("  {}", output::printable(line));
@@ -268,6 +273,12 @@ impl Device {
 /// Fails where the demo is interrupted.
 fn go_on() -> Result<(), Failure> {
     if is_interrupted() { Err(failed("the demo was interrupted".to_owned())) } else { Ok(()) }
+}
+
+fn no_place(failure: Failure) -> Failure {
+    failure
+        .while_doing("cannot make a place for the demo")
+        .with_hint("set TMPDIR to a directory that can be written to and has a short path")
 }
 
 fn failed(message: String) -> Failure {

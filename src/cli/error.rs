@@ -9,7 +9,9 @@ use crate::config::error::ConfigError;
 use crate::config::error::EditError;
 use crate::config::paths::PathsError;
 use crate::control::client::ControlError;
+use crate::daemon::Unable;
 use crate::keys::key_file::KeyError;
+use crate::keys::passphrase::PassphraseError;
 use crate::keys::sealed::SealError;
 
 /// Why a command did not do what was asked.
@@ -106,7 +108,14 @@ impl From<EditError> for Failure {
 
 impl From<PathsError> for Failure {
     fn from(error: PathsError) -> Self {
-        Self::from_error(&error)
+        let hint = error.hint();
+        Self::from_error(&error).with_hint(hint)
+    }
+}
+
+impl From<PassphraseError> for Failure {
+    fn from(error: PassphraseError) -> Self {
+        Self::from_error(&error).with_hint(error.hint())
     }
 }
 
@@ -132,6 +141,14 @@ impl From<KeyError> for Failure {
             ),
             KeyError::LockedAlready { .. } => failure.with_hint("`kinfold key change` puts another passphrase on it"),
             KeyError::NotLocked { .. } => failure.with_hint("`kinfold key lock` puts a passphrase on it"),
+            KeyError::Permissions { path, .. } => failure.with_hint(format!("run `chmod 600 {}`", path.display())),
+            KeyError::Owner { .. } => failure.with_hint("run this as the user whose device it is"),
+            KeyError::Malformed { .. } | KeyError::OtherDevice { .. } => failure.with_hint(
+                "bring the file back from a copy; or put it away and run `kinfold init`: then this is another device",
+            ),
+            KeyError::Seal { source: SealError::Memory { .. }, .. } => failure.with_hint("end other programs first"),
+            KeyError::Seal { .. } => failure.with_hint("nothing was changed; bring the file back from a copy"),
+            KeyError::Io { .. } => failure.with_hint("check the permissions of the file and its directory"),
             _ => failure,
         }
     }
@@ -139,7 +156,8 @@ impl From<KeyError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        let hint = error.downcast_ref::<ConfigError>().and_then(ConfigError::hint);
+        let of_config = error.downcast_ref::<ConfigError>().and_then(ConfigError::hint);
+        let hint = of_config.or_else(|| Some(error.downcast_ref::<Unable>()?.advice.to_owned()));
         Self { hint, ..Self::new(Exit::Failed, format!("{error:#}")) }
     }
 }
@@ -149,7 +167,9 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::output_closed(),
-            _ => Self::from_error(&error).while_doing("cannot write the output"),
+            _ => Self::from_error(&error)
+                .while_doing("cannot write the output")
+                .with_hint("make room where it goes, or send it elsewhere"),
         }
     }
 }

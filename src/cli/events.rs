@@ -14,7 +14,7 @@ pub struct Args {
     no_follow: bool,
 
     /// Begin after the event with this number; 0: with the oldest that is known [default: with the next]
-    #[arg(long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ", value_parser = seq)]
     after: Option<u64>,
 }
 
@@ -42,4 +42,8 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
             None => {}
         }
     }
+}
+
+fn seq(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "give the `seq` of an event, a number".to_owned())
 }

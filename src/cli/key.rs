@@ -111,7 +111,7 @@ impl Source {
     /// A mistake in a new one would lock everybody out, so that whoever types it does so twice.
     fn new_one(self) -> Result<Passphrase, Failure> {
         self.check()?;
-        let checked = |given: Passphrase| given.check_new().map_err(|error| Failure::from_error(&error));
+        let checked = |given: Passphrase| given.check_new().map_err(Failure::from);
         if self.stdin {
             return checked(passphrase::from_stdin()?);
         }

@@ -44,7 +44,9 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     };
     let socket = context.paths.socket.clone();
     let doing = format!("cannot listen on {address}");
-    let failed = |error: std::io::Error| Failure::from_error(&error).while_doing(&doing);
+    let failed = |error: std::io::Error| {
+        Failure::from_error(&error).while_doing(&doing).with_hint("choose another port, where no program listens")
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;

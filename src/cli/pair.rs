@@ -32,6 +32,8 @@ use crate::config::address;
 use crate::config::address::AddressError;
 use crate::config::edit::Edit;
 use crate::config::edit::NewFolder;
+use crate::config::error::Advice;
+use crate::config::error::EditError;
 use crate::config::error::check_label;
 use crate::config::load::real_path;
 use crate::config::rate::Rates;
@@ -105,7 +107,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     if let Some(path) = &path
         && fs::metadata(path).is_ok_and(|meta| !meta.is_dir())
     {
-        return Err(Failure::new(Exit::Failed, format!("{} is not a directory", path.display())));
+        return Err(EditError::NotADirectory { path: path.clone() }.into());
     }
     let identity = unlock::identity(&context.paths, &args.key)?;
     // Whoever gives a code knows whose it is; whoever shows one has yet to see who comes.
@@ -292,7 +294,8 @@ impl Pairing<'_> {
         let agrees = !self.asks || self.ask(&device, &folder)?;
         if !meeting.agree(agrees).map_err(failed)? {
             let who = if agrees { "the other device said no" } else { "you said no" };
-            return Err(Failure::new(Exit::Failed, format!("{who}; nothing was changed")));
+            return Err(Failure::new(Exit::Failed, format!("{who}; nothing was changed"))
+                .with_hint("run `kinfold pair` again on both once both agree"));
         }
         let written = self.context.edit(|edit| self.write(edit, &device, &folder));
         let concluded = meeting.conclude(written.is_ok());
@@ -333,6 +336,7 @@ impl Pairing<'_> {
                 check_label(name).map_err(|error| {
                     Failure::from_error(&error)
                         .while_doing("the other device calls its folder what no folder can be called here")
+                        .with_hint(error.advice())
                 })?;
                 let accept = Accept { name: name.clone(), path: path.clone(), from: device.id, shares: vec![] };
                 edit.accept(&accept)?;

@@ -16,13 +16,14 @@ use zeroize::Zeroizing;
 use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
 use crate::keys::passphrase::Passphrase;
+use crate::keys::passphrase::PassphraseError;
 
 /// Longest line that is typed, in bytes; what goes beyond it is not taken.
 const TYPED_MAX: usize = 1024;
 
 /// Reads a line of the standard input.
 pub fn from_stdin() -> Result<Passphrase, Failure> {
-    Passphrase::read_line(&mut Stdin).map_err(|error| Failure::from_error(&error).while_doing("the standard input"))
+    Passphrase::read_line(&mut Stdin).map_err(|error| failed(&error, "the standard input"))
 }
 
 /// Asks on the terminal that the standard input is.
@@ -34,8 +35,15 @@ pub fn ask(question: &str) -> Result<Passphrase, Failure> {
     let typed = type_line(&mut Stdin);
     drop(hidden);
     writeln!(io::stderr())?;
-    let typed = typed?.ok_or_else(|| Failure::new(Exit::Locked, "no passphrase was given"))?;
-    Passphrase::new(typed).map_err(|error| Failure::from_error(&error))
+    let typed = typed?.ok_or_else(|| {
+        Failure::new(Exit::Locked, "no passphrase was given").with_hint("nothing was changed; run it again")
+    })?;
+    Passphrase::new(typed).map_err(Failure::from)
+}
+
+/// Says what is wrong with a passphrase that was to come from somewhere.
+pub fn failed(error: &PassphraseError, from: &str) -> Failure {
+    Failure::from_error(error).while_doing(from).with_hint(error.hint())
 }
 
 /// Tells whoever is asked.

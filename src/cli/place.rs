@@ -4,10 +4,8 @@ use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
 
-use anyhow::Context;
-use anyhow::bail;
-
 use crate::cli::error::Failure;
+use crate::cli::exit::Exit;
 use crate::control::types::RawPath;
 
 /// Makes a path absolute, with all links in it resolved but the last component, which is what is meant.
@@ -18,22 +16,25 @@ pub fn meant(path: &Path) -> Result<RawPath, Failure> {
     Ok(RawPath(resolve(path)?))
 }
 
-fn resolve(path: &Path) -> anyhow::Result<PathBuf> {
-    let absolute = std::path::absolute(path).with_context(|| format!("cannot tell what {} is", path.display()))?;
+fn resolve(path: &Path) -> Result<PathBuf, Failure> {
+    let cannot = |why: &str| {
+        Failure::new(Exit::Failed, format!("cannot use {}: {why}", path.display())).with_hint("check the spelling")
+    };
+    let absolute = std::path::absolute(path).map_err(|error| cannot(&error.to_string()))?;
     let Some(name) = absolute.file_name() else {
         // The root, or a path that ends in `..`.
-        return absolute.canonicalize().with_context(|| format!("cannot use {}", path.display()));
+        return absolute.canonicalize().map_err(|error| cannot(&error.to_string()));
     };
     let parent = absolute.parent().unwrap_or(Path::new("/"));
     for ancestor in parent.ancestors() {
         let Ok(real) = ancestor.canonicalize() else { continue };
         let rest = parent.strip_prefix(ancestor).unwrap_or(Path::new(""));
         if rest.components().any(|part| part == Component::ParentDir) {
-            bail!("cannot use {}: {} does not exist", path.display(), parent.display());
+            return Err(cannot(&format!("{} does not exist", parent.display())));
         }
         return Ok(real.join(rest).join(name));
     }
-    bail!("cannot use {}", path.display())
+    Err(cannot("not even the root can be looked at"))
 }
 
 #[cfg(test)]

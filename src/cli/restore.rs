@@ -52,6 +52,11 @@ pub struct Args {
     json: bool,
 }
 
+/// What to do where something lies at a place already.
+const NAME_ANOTHER: &str = "nothing is overwritten there: name another place with --to";
+/// What to do where a place cannot be written to.
+const CHECK_PLACE: &str = "check the permissions and the room there, or name another place with --to";
+
 /// Runs the command.
 pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
     let to = args.to.as_deref().map(place::meant).transpose()?;
@@ -91,12 +96,14 @@ pub fn run(context: &Context, args: &Args) -> Result<Exit, Failure> {
 /// Has the daemon put it where it may write, and moves it from there: a daemon reaches its folders and its
 /// own files, and nothing else.
 fn restore_to(context: &Context, wish: Restore, to: RawPath) -> Result<Restored, Failure> {
-    let doing = |error: io::Error| Failure::from_error(&error).while_doing("cannot restore");
+    let doing = |error: io::Error| Failure::from_error(&error).while_doing("cannot restore").with_hint(CHECK_PLACE);
     let between = tempfile::Builder::new().prefix("restored-").tempdir_in(&context.paths.state_dir).map_err(doing)?;
     let there = between.path().join("it");
     let restored = context.client()?.restore(&Restore { to: Some(RawPath(there.clone())), ..wish })?;
-    bring(&there, to.as_path())
-        .map_err(|(path, error)| Failure::from_error(&error).while_doing(&format!("cannot write {}", RawPath(path))))?;
+    bring(&there, to.as_path()).map_err(|(path, error)| {
+        let hint = if error.kind() == io::ErrorKind::AlreadyExists { NAME_ANOTHER } else { CHECK_PLACE };
+        Failure::from_error(&error).while_doing(&format!("cannot write {}", RawPath(path))).with_hint(hint)
+    })?;
     Ok(Restored { to, ..restored })
 }
 

@@ -114,7 +114,7 @@ pub fn identity(paths: &Paths, args: &KeyArgs) -> Result<Identity, Failure> {
         None if io::stdin().is_terminal() => ask(&sealed, &path),
         None => Err(Failure::new(
             Exit::Locked,
-            format!("the identity {path:?} is locked, and nobody is here to be asked for its passphrase"),
+            format!("the identity {} is locked, and nobody is here to be asked for its passphrase", path.display()),
         )
         .with_hint(
             "give it by --passphrase-file, or in a service by the credential kinfold.passphrase; see kinfold-key(1)",
@@ -130,7 +130,7 @@ fn given(args: &KeyArgs) -> Result<Option<Passphrase>, Failure> {
         return passphrase::from_stdin().map(Some);
     }
     let read = File::open(&path).map_err(Into::into).and_then(|mut file| Passphrase::read_line(&mut file));
-    read.map(Some).map_err(|error| Failure::from_error(&error).while_doing(&path.display().to_string()))
+    read.map(Some).map_err(|error| passphrase::failed(&error, &path.display().to_string()))
 }
 
 /// Asks a person, who may mistype it.

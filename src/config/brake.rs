@@ -1,12 +1,19 @@
 //! When a folder's brake holds, as people write it: `on`, `off`, `200 files, 50%`.
 
+use crate::config::error::Advice;
 use crate::model::brake::Grade;
 use crate::model::brake::Thresholds;
 
 /// A text does not say when the brake holds.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{0}` is no setting of the brake; write \"on\", \"off\", or how much may go unasked, like \"200 files, 50%\"")]
+#[error("`{0}` is no setting of the brake")]
 pub struct BrakeError(String);
+
+impl Advice for BrakeError {
+    fn advice(&self) -> &'static str {
+        "write \"on\", \"off\", or how much may go unasked, like \"200 files, 50%\""
+    }
+}
 
 /// Parses the setting; `None` is a brake that is off.
 ///

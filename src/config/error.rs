@@ -71,6 +71,12 @@ pub struct Fault {
     pub hint: Option<String>,
 }
 
+/// What a person wrote where something else was to stand.
+pub trait Advice: std::error::Error {
+    /// Returns what to write instead.
+    fn advice(&self) -> &'static str;
+}
+
 /// Why a name for a device or folder is refused.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum LabelError {
@@ -89,6 +95,15 @@ pub enum LabelError {
     /// It begins or ends with a space, which nobody would see.
     #[error("a name cannot begin or end with a space")]
     Space,
+}
+
+impl Advice for LabelError {
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Empty | Self::Control | Self::Space => "choose a name that people can see and type",
+            Self::TooLong { .. } => "choose a shorter name",
+        }
+    }
 }
 
 /// Checks a name for a device or folder.
@@ -227,7 +242,7 @@ pub enum EditError {
         key: String,
     },
     /// The value does not suit the setting.
-    #[error("`{value}` is not a value for {key}: {expected}")]
+    #[error("`{value}` is not a value for {key}")]
     BadValue {
         /// Which setting.
         key: &'static str,
@@ -244,9 +259,18 @@ impl ConfigError {
         match self {
             Self::Missing { .. } => Some("run `kinfold init` once on this device".to_owned()),
             Self::Exists { .. } => Some("edit that file, or use the `kinfold` commands that do".to_owned()),
-            Self::TooLong { .. } => None,
-            Self::Io { .. } => Some("check the permissions of the file and its directory".to_owned()),
-            Self::Invalid { fault, .. } => fault.hint.clone(),
+            Self::TooLong { .. } => Some("no configuration is as long as that: look at what lies there".to_owned()),
+            Self::Io { source, .. } => Some(
+                match source.kind() {
+                    io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                        "a file lies where a directory is needed: move it away, or name another place"
+                    }
+                    io::ErrorKind::IsADirectory => "a directory lies where a file is needed: move it away",
+                    _ => "check the permissions of the file and its directory",
+                }
+                .to_owned(),
+            ),
+            Self::Invalid { fault, .. } => Some(fault.hint.clone().unwrap_or_else(|| "correct that line".to_owned())),
             Self::Edit(edit) => edit.hint(),
         }
     }
@@ -270,16 +294,14 @@ impl EditError {
             Self::DeviceKnown { name } => {
                 return Some(format!("to rename it: kinfold device rename {} NEW", quoted(name)));
             }
-            Self::Label(_)
-            | Self::Size(_)
-            | Self::Brake(_)
-            | Self::Merge(_)
-            | Self::Metered(_)
-            | Self::Rate(_)
-            | Self::Window(_)
-            | Self::BadValue { .. } => {
-                return None;
-            }
+            Self::Label(error) => error.advice(),
+            Self::Size(error) => error.advice(),
+            Self::Brake(error) => error.advice(),
+            Self::Merge(error) => error.advice(),
+            Self::Metered(error) => error.advice(),
+            Self::Rate(error) => error.advice(),
+            Self::Window(error) => error.advice(),
+            Self::BadValue { expected, .. } => expected,
             Self::Address(_) => "give the address in numbers, like 192.168.1.20 or [fd00::20]:25463",
             Self::UnknownFolder { .. } => "see `kinfold folder list`",
             Self::NotOffered { .. } => "it is taken as soon as the other device is connected and shares it",

@@ -29,6 +29,7 @@ use crate::config::address;
 use crate::config::address::AddressError;
 use crate::config::address::DEFAULT_PORT;
 use crate::config::brake;
+use crate::config::error::Advice;
 use crate::config::error::ConfigError;
 use crate::config::error::Fault;
 use crate::config::error::check_label;
@@ -137,12 +138,16 @@ impl Reader<'_> {
         Fault { line: line_at(self.text, span.start), what: what.to_string(), hint: None }
     }
 
+    fn advised(&self, span: Range<usize>, error: &impl Advice) -> Fault {
+        Fault { hint: Some(error.advice().to_owned()), ..self.fault(span, error) }
+    }
+
     fn each<R, T>(&self, raws: &[R], read: impl FnMut(&R) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
         raws.iter().map(read).collect()
     }
 
     fn label(&self, raw: &Spanned<String>) -> Result<String, Fault> {
-        check_label(raw.get_ref()).map_err(|error| self.fault(raw.span(), error))?;
+        check_label(raw.get_ref()).map_err(|error| self.advised(raw.span(), &error))?;
         Ok(raw.get_ref().clone())
     }
 
@@ -172,7 +177,7 @@ impl Reader<'_> {
     fn rates(&self, send: Option<&Spanned<String>>, receive: Option<&Spanned<String>>) -> Result<Rates, Fault> {
         let rate = |raw: Option<&Spanned<String>>| match raw {
             None => Ok(None),
-            Some(raw) => Rate::parse(raw.get_ref()).map_err(|error| self.fault(raw.span(), error)),
+            Some(raw) => Rate::parse(raw.get_ref()).map_err(|error| self.advised(raw.span(), &error)),
         };
         Ok(Rates { send: rate(send)?, receive: rate(receive)? })
     }
@@ -223,7 +228,7 @@ impl Reader<'_> {
         let Some(raw) = raw else { return Ok(None) };
         match raw.get_ref() {
             RawSize::Bytes(bytes) => Ok(Some(HistorySize::Bytes(*bytes))),
-            RawSize::Text(text) => HistorySize::parse(text).map(Some).map_err(|error| self.fault(raw.span(), error)),
+            RawSize::Text(text) => HistorySize::parse(text).map(Some).map_err(|error| self.advised(raw.span(), &error)),
         }
     }
 
@@ -263,12 +268,12 @@ impl Reader<'_> {
             },
             brake: match &raw.brake {
                 None => Some(Thresholds::default()),
-                Some(text) => brake::parse(text.get_ref()).map_err(|error| self.fault(text.span(), error))?,
+                Some(text) => brake::parse(text.get_ref()).map_err(|error| self.advised(text.span(), &error))?,
             },
             scrub: (scrub_days > 0).then(|| Duration::from_secs(u64::from(scrub_days) * 86_400)),
             merge: match &raw.merge {
                 None => Merge::default(),
-                Some(text) => merge::parse(text.get_ref()).map_err(|error| self.fault(text.span(), error))?,
+                Some(text) => merge::parse(text.get_ref()).map_err(|error| self.advised(text.span(), &error))?,
             },
         })
     }
@@ -291,14 +296,14 @@ impl Reader<'_> {
                     self.fault(text.span(), format!("a folder is active at {WINDOWS_MAX} times of the week at most"))
                 );
             }
-            windows.add(text.get_ref()).map_err(|error| self.fault(text.span(), error))?;
+            windows.add(text.get_ref()).map_err(|error| self.advised(text.span(), &error))?;
         }
         Ok(windows)
     }
 
     fn metered(&self, raw: Option<&Spanned<String>>) -> Result<Option<WhenMetered>, Fault> {
         let parse =
-            |raw: &Spanned<String>| metered::parse(raw.get_ref()).map_err(|error| self.fault(raw.span(), error));
+            |raw: &Spanned<String>| metered::parse(raw.get_ref()).map_err(|error| self.advised(raw.span(), &error));
         raw.map(parse).transpose()
     }
 

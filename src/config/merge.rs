@@ -1,5 +1,6 @@
 //! What becomes of texts that were edited apart, as people write it: `ask`, `text`, `off`.
 
+use crate::config::error::Advice;
 use crate::model::rights::Right;
 
 /// What becomes of texts that were edited apart.
@@ -16,10 +17,14 @@ pub enum Merge {
 
 /// A text does not say what becomes of conflicts.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error(
-    "`{0}` is no way to merge; write \"ask\", \"text\" to merge texts whose edits do not overlap at once, or \"off\""
-)]
+#[error("`{0}` is no way to merge")]
 pub struct MergeError(String);
+
+impl Advice for MergeError {
+    fn advice(&self) -> &'static str {
+        "write \"ask\", \"text\" to merge texts whose edits do not overlap at once, or \"off\""
+    }
+}
 
 impl Merge {
     /// Returns the word for it.

@@ -1,5 +1,7 @@
 //! What a folder does while the connection is metered, as people write it: `pause`, `go`.
 
+use crate::config::error::Advice;
+
 /// What a folder does while the connection is metered.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum WhenMetered {
@@ -13,8 +15,14 @@ pub enum WhenMetered {
 
 /// A text does not say what a folder does while the connection is metered.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{0}` says nothing of metered connections; write \"pause\" to rest while there is one, or \"go\"")]
+#[error("`{0}` says nothing of metered connections")]
 pub struct MeteredError(String);
+
+impl Advice for MeteredError {
+    fn advice(&self) -> &'static str {
+        "write \"pause\" to rest while there is one, or \"go\""
+    }
+}
 
 impl WhenMetered {
     /// Returns the word for it.
@@ -46,8 +54,8 @@ mod tests {
             assert_eq!(parse(&format!(" {} ", when.as_str())), Ok(when));
         }
         for text in ["", "on", "true", "Pause", "stop"] {
-            let error = parse(text).unwrap_err().to_string();
-            assert!(error.contains(&format!("`{text}`")) && error.contains("\"pause\""), "{error}");
+            let error = parse(text).unwrap_err();
+            assert!(error.to_string().contains(&format!("`{text}`")) && error.advice().contains("\"pause\""), "{error}");
         }
     }
 }

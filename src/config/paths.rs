@@ -26,7 +26,7 @@ pub struct Paths {
 #[derive(Debug, thiserror::Error)]
 pub enum PathsError {
     /// `HOME` is not set, and there is no other way to tell.
-    #[error("cannot tell where your home directory is: set HOME, or give --home DIR")]
+    #[error("cannot tell where your home directory is")]
     NoHome,
     /// The directory given cannot be made absolute.
     #[error("cannot use {} as home", .path.display())]
@@ -39,14 +39,24 @@ pub enum PathsError {
     },
     /// The system allows no such long path for a socket.
     #[error(
-        "the path of the control socket is too long: {} has {} bytes, the system allows {}; choose a shorter --home, \
-         or set XDG_RUNTIME_DIR to a shorter directory",
+        "the path of the control socket is too long: {} has {} bytes, the system allows {}",
         .path.display(), .path.as_os_str().len(), SOCKET_PATH_LEN_MAX
     )]
     SocketTooLong {
         /// The path that was chosen.
         path: PathBuf,
     },
+}
+
+impl PathsError {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoHome => "set HOME, or give --home DIR",
+            Self::Home { .. } => "give the path of a directory",
+            Self::SocketTooLong { .. } => "choose a shorter --home, or set XDG_RUNTIME_DIR to a shorter directory",
+        }
+    }
 }
 
 impl Paths {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
+use crate::config::error::Advice;
+
 /// The slowest rate, in bytes a second. Below it a record of the tunnel takes so long that a peer that hears nothing
 /// in between would give up.
 pub const RATE_MIN: u64 = 16 << 10;
@@ -15,11 +17,20 @@ pub struct Rate(NonZeroU64);
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum RateError {
     /// It says something else.
-    #[error("`{0}` is not a rate; write it like \"2 MiB/s\", \"500 kB/s\" or \"20 Mbit/s\", or \"off\" for none")]
+    #[error("`{0}` is not a rate")]
     NotARate(String),
     /// It is a rate, and of no use.
-    #[error("`{0}` is too slow: the least is 16 KiB/s; to stop altogether, pause the folder")]
+    #[error("`{0}` is too slow: the least is 16 KiB/s")]
     TooSlow(String),
+}
+
+impl Advice for RateError {
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::NotARate(_) => "write it like \"2 MiB/s\", \"500 kB/s\" or \"20 Mbit/s\", or \"off\" for none",
+            Self::TooSlow(_) => "to stop altogether, pause the folder",
+        }
+    }
 }
 
 /// In bits, for the words in bits are the smaller ones.

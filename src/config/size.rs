@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::config::error::Advice;
+
 /// Up to how much space a folder's history may take.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HistorySize {
@@ -13,8 +15,14 @@ pub enum HistorySize {
 
 /// A text is not a size.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{0}` is not a size; write it like \"10%\" (of the disk), \"20 GiB\" or \"500 MB\"")]
+#[error("`{0}` is not a size")]
 pub struct SizeError(String);
+
+impl Advice for SizeError {
+    fn advice(&self) -> &'static str {
+        "write it like \"10%\" (of the disk), \"20 GiB\" or \"500 MB\""
+    }
+}
 
 const UNITS: &[(&str, u64)] = &[
     ("", 1),

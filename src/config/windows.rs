@@ -11,6 +11,8 @@ use jiff::civil::Date;
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
 
+use crate::config::error::Advice;
+
 /// Most windows of a folder.
 pub const WINDOWS_MAX: usize = 32;
 /// Days that are looked at ahead: after a week all comes again.
@@ -18,8 +20,14 @@ const DAYS_AHEAD: i32 = 8;
 
 /// A text is no window.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{0}` is no time of the week; write it like \"Mon-Fri 18:00-08:00\", \"Sat-Sun\" or \"22:00-06:00\"")]
+#[error("`{0}` is no time of the week")]
 pub struct WindowError(String);
+
+impl Advice for WindowError {
+    fn advice(&self) -> &'static str {
+        "write it like \"Mon-Fri 18:00-08:00\", \"Sat-Sun\" or \"22:00-06:00\""
+    }
+}
 
 /// A part of certain days.
 #[derive(Clone, Debug, Eq, PartialEq)]

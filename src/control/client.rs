@@ -1,5 +1,6 @@
 //! Asks a running daemon, one connection a request.
 
+use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
@@ -65,9 +66,17 @@ pub enum ControlError {
     /// The daemon did not answer in time.
     #[error("the daemon did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// The daemon went away, or is of another version.
+    /// The daemon went away.
     #[error("lost the daemon before it had answered: {0}")]
     Lost(String),
+    /// Something answered, and not as a daemon of this version does.
+    #[error("what listens at {} does not answer as a daemon of this version: {why}", .socket.display())]
+    Garbled {
+        /// Where it listens.
+        socket: PathBuf,
+        /// What cannot be read of it.
+        why: serde_json::Error,
+    },
     /// This process could not even ask.
     #[error("cannot ask the daemon")]
     Local(#[from] io::Error),
@@ -209,13 +218,14 @@ impl Client {
         body: Bytes,
         patience: Duration,
     ) -> Result<T, ControlError> {
+        let garbled = |why| ControlError::Garbled { socket: self.socket.clone(), why };
         self.runtime.block_on(async {
             let exchange = exchange(&self.socket, method, target, body);
             let (ok, answer) =
                 tokio::time::timeout(patience, exchange).await.map_err(|_| ControlError::Timeout(patience))??;
             match ok {
-                true => serde_json::from_slice(&answer).map_err(lost),
-                false => Err(ControlError::Refused(serde_json::from_slice(&answer).map_err(lost)?)),
+                true => serde_json::from_slice(&answer).map_err(garbled),
+                false => Err(ControlError::Refused(serde_json::from_slice(&answer).map_err(garbled)?)),
             }
         })
     }
@@ -229,8 +239,9 @@ impl ControlError {
             Self::Denied { .. } => Some("run this command as the user that the daemon runs as".to_owned()),
             Self::Refused(error) => error.hint.clone(),
             Self::Timeout(_) => Some("it may be very busy; see its log".to_owned()),
-            Self::Lost(_) => Some("see whether it still runs, and whether both are of the same version".to_owned()),
-            Self::Local(_) => None,
+            Self::Lost(_) => Some("see whether it still runs; its log says why it ended".to_owned()),
+            Self::Garbled { .. } => Some("restart the daemon, so that both are of the same version".to_owned()),
+            Self::Local(_) => Some("see whether this user may open more files and sockets".to_owned()),
         }
     }
 }
@@ -267,8 +278,14 @@ async fn exchange(socket: &Path, method: Method, target: &str, body: Bytes) -> R
     }
 }
 
-fn lost(error: impl ToString) -> ControlError {
-    ControlError::Lost(error.to_string())
+fn lost(error: impl Into<Box<dyn Error + Send + Sync>>) -> ControlError {
+    let error = error.into();
+    let (mut told, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        told = format!("{told}: {error}");
+        cause = error.source();
+    }
+    ControlError::Lost(told)
 }
 
 fn with_folder(target: &str, folder: Option<&str>) -> String {

@@ -445,6 +445,13 @@ fn failed(error: &dyn std::error::Error) -> ApiError {
     ApiError::new(ApiErrorKind::Failed, chain(error))
 }
 
+/// What to do where a conflict cannot be settled as asked.
+const SEE_CONFLICTS: &str = "`kinfold conflicts` lists those that there are";
+
+fn no_file() -> ApiError {
+    ApiError::new(ApiErrorKind::Invalid, "name a file, not the folder").with_hint(SEE_CONFLICTS)
+}
+
 impl Api for Daemon {
     fn status(&self) -> Result<Status, ApiError> {
         let folders: Vec<_> = self.all().iter().map(|(id, asked)| self.folder_status(id, asked)).collect();
@@ -629,7 +636,8 @@ impl Api for Daemon {
                     break;
                 }
                 if begun.elapsed() > SCAN_WAIT_MAX {
-                    return Err(ApiError::new(ApiErrorKind::Failed, "the scan goes on; it was waited for long enough"));
+                    let error = ApiError::new(ApiErrorKind::Failed, "the scan goes on; it was waited for long enough");
+                    return Err(error.with_hint("`kinfold status` shows when it is over"));
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -684,18 +692,19 @@ impl Api for Daemon {
         self.wait_started();
         let (asked, path) = self.locate(keep.path.as_path())?;
         let Some(path) = path else {
-            return Err(ApiError::new(ApiErrorKind::Invalid, "name a file, not the folder"));
+            return Err(no_file());
         };
         let settle = history::Settle { path, keep: keep.keep };
-        asked.ask(|reply| Command::Settle(settle, reply))?.map_err(|error| ApiError::new(ApiErrorKind::Failed, error))
+        let refused = |error: String| ApiError::new(ApiErrorKind::Failed, error).with_hint(SEE_CONFLICTS);
+        asked.ask(|reply| Command::Settle(settle, reply))?.map_err(refused)
     }
 
     fn merge(&self, merge: MergeConflict) -> Result<MergedConflict, ApiError> {
         self.wait_started();
-        let refused = |error: String| ApiError::new(ApiErrorKind::Failed, error);
+        let refused = |error: String| ApiError::new(ApiErrorKind::Failed, error).with_hint(SEE_CONFLICTS);
         let (asked, path) = self.locate(merge.path.as_path())?;
         let Some(path) = path else {
-            return Err(ApiError::new(ApiErrorKind::Invalid, "name a file, not the folder"));
+            return Err(no_file());
         };
         let sides: Sides = asked.ask(|reply| Command::Sides(path, reply))?.map_err(refused)?;
         let Some((place, root)) = asked.place.as_ref().and_then(|place| Some((place, place.root()?))) else {

@@ -514,7 +514,7 @@ pub(super) fn find_conflict(engine: &Engine, path: &RelPath) -> Answer<(Local, R
     let found = copies.len();
     let Some(copy) = copies.pop().filter(|_| found == 1) else {
         return Ok(Err(match found {
-            0 => "that path has no conflict; `kinfold conflicts` lists them".to_owned(),
+            0 => "that path has no conflict".to_owned(),
             _ => format!("that path has {found} conflict copies; name the copy that you mean"),
         }));
     };

@@ -116,6 +116,16 @@ pub enum Ended {
     ToBeginAgain,
 }
 
+/// A daemon cannot begin, and a person can do something about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct Unable {
+    /// What it cannot do.
+    pub what: String,
+    /// What to do about it.
+    pub advice: &'static str,
+}
+
 /// Runs the daemon under a keeper until a signal or a client ends it, or until it needs to begin again. It must
 /// be the only thread of this process.
 ///
@@ -169,10 +179,11 @@ fn lock(paths: &Paths, name: &str, patience: Duration) -> anyhow::Result<File> {
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(50));
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => bail!(
-                "another daemon is running with the state in {}; `kinfold status` asks it, and to run two, give each its own --home",
-                paths.state_dir.display()
-            ),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let what = format!("another daemon is running with the state in {}", paths.state_dir.display());
+                let advice = "`kinfold status` asks it; to run two, give each its own --home";
+                bail!(Unable { what, advice });
+            }
             Err(error) => return Err(error).with_context(|| format!("cannot lock {}", path.display())),
         }
     }
@@ -202,8 +213,11 @@ async fn run(
     let network = config.network.clone();
     let listener = bind(&network).map_err(|error| {
         let taken = error.source.kind() == std::io::ErrorKind::AddrInUse;
-        let advice = if taken { "; another program listens there: change `listen` under [network]" } else { "" };
-        anyhow::anyhow!("cannot listen on {}: {}{advice}", error.addr, error.source)
+        let advice = match taken {
+            true => "another program listens there: change `listen` under [network]",
+            false => "`listen` under [network] has to name addresses of this machine",
+        };
+        Unable { what: format!("cannot listen on {}: {}", error.addr, error.source), advice }
     })?;
     let pool = Pool::start().context("the system gives no threads")?;
     let hub = Hub::new(paths.clone(), identity, endpoint.clone(), pool, config.clone(), sandbox, lookout);

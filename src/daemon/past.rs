@@ -61,7 +61,8 @@ pub(super) fn history(daemon: &Daemon, ask: &AskHistory) -> Result<Vec<HistoryEn
         }
     }
     if held.is_empty() && local.is_none() {
-        return Err(ApiError::new(ApiErrorKind::NotFound, format!("nothing is known of {}", ask.path)));
+        let error = ApiError::new(ApiErrorKind::NotFound, format!("nothing is known of {}", ask.path));
+        return Err(error.with_hint("check the spelling; --all asks the connected devices, too"));
     }
     let entry = |(Version { kept, holder }, held_by): (Version, Vec<String>)| HistoryEntry {
         time: Time::from_unix_ns(kept.since_ns),
@@ -86,17 +87,20 @@ fn is_one(a: &Kept, b: &Kept) -> bool {
     a.by == b.by && a.body.is_same_content(&b.body) && a.since_ns < b.until_ns && b.since_ns < a.until_ns
 }
 
+/// What to do where history has not what was asked for.
+const SEE_HISTORY: &str = "`kinfold history PATH --all` lists what is kept, and where";
+
 /// Brings back the past of a path, and of all below it.
 pub(super) fn restore(daemon: &Daemon, restore: Restore) -> Result<Restored, ApiError> {
     daemon.wait_started();
     let (asked, path) = daemon.locate(restore.path.as_path())?;
-    let at_ns = match restore.at {
-        Some(at) => Some(
-            i64::try_from(at.0.as_nanosecond())
-                .map_err(|_| ApiError::new(ApiErrorKind::Invalid, "no history reaches that far"))?,
-        ),
-        None => None,
-    };
+    let at_ns =
+        match restore.at {
+            Some(at) => Some(i64::try_from(at.0.as_nanosecond()).map_err(|_| {
+                ApiError::new(ApiErrorKind::Invalid, "no history reaches that far").with_hint(SEE_HISTORY)
+            })?),
+            None => None,
+        };
     if path.is_none() && at_ns.is_none() {
         let error = ApiError::new(ApiErrorKind::Invalid, "say which time the whole folder is to be brought back to");
         return Err(error.with_hint("give --at TIME"));
@@ -144,15 +148,18 @@ fn ask_restore(daemon: &Daemon, asked: &Asked, wish: &history::Restore) -> Resul
     let done = asked.ask(|reply| Command::Restore(wish.clone(), reply))?;
     done.map_err(|error| {
         if error != NOTHING_KEPT {
-            return ApiError::new(ApiErrorKind::Failed, error);
+            return ApiError::new(ApiErrorKind::Failed, error).with_hint(SEE_HISTORY);
         }
         match (wish.account, peers_of(daemon, asked).is_empty()) {
-            (Account::Theirs, _) => ApiError::new(ApiErrorKind::Failed, "no former version is kept there"),
-            (Account::Own, _) => ApiError::new(ApiErrorKind::Failed, error),
+            (Account::Theirs, _) => ApiError::new(ApiErrorKind::Failed, "no former version is kept there")
+                .with_hint("leave out --from to have all connected devices asked"),
+            (Account::Own, _) => ApiError::new(ApiErrorKind::Failed, error)
+                .with_hint("leave out --from to have all connected devices asked"),
             (Account::All, true) => ApiError::new(ApiErrorKind::Failed, error)
                 .with_hint("a device that is not connected may keep one; `kinfold status` shows who is"),
             (Account::All, false) => {
                 ApiError::new(ApiErrorKind::Failed, "no former version is kept here or on a connected device")
+                    .with_hint(SEE_HISTORY)
             }
         }
     })

@@ -37,19 +37,19 @@ pub enum KeyFile {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// There is none yet.
-    #[error("there is no identity at {path:?}")]
+    #[error("there is no identity at {}", .path.display())]
     Missing {
         /// Where it was looked for.
         path: PathBuf,
     },
     /// There is one already; it is never overwritten.
-    #[error("there is an identity at {path:?} already")]
+    #[error("there is an identity at {} already", .path.display())]
     Exists {
         /// Where it lies.
         path: PathBuf,
     },
     /// Others could read or replace the file.
-    #[error("{path:?} has mode {mode:o}, others can read it: run `chmod 600 {}`", .path.display())]
+    #[error("{} has mode {mode:o}: others can read it", .path.display())]
     Permissions {
         /// The file.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub enum KeyError {
         mode: u32,
     },
     /// The file belongs to another user.
-    #[error("{path:?} belongs to user {owner}, not to the user {user} that runs this program")]
+    #[error("{} belongs to user {owner}, not to the user {user} that runs this program", .path.display())]
     Owner {
         /// The file.
         path: PathBuf,
@@ -68,14 +68,15 @@ pub enum KeyError {
     },
     /// The file is no identity: not a regular file, or neither of its length nor a locked one.
     #[error(
-        "{path:?} is not an identity: it should be a regular file of {SEED_LEN} bytes, or a locked identity, unchanged"
+        "{} is not an identity: it should be a regular file of {SEED_LEN} bytes, or a locked identity, unchanged",
+        .path.display()
     )]
     Malformed {
         /// The file.
         path: PathBuf,
     },
     /// The file could not be read or written.
-    #[error("could not {doing} {path:?}")]
+    #[error("could not {doing} {}", .path.display())]
     Io {
         /// What was tried.
         doing: &'static str,
@@ -89,25 +90,25 @@ pub enum KeyError {
     #[error("the system has no randomness to give")]
     Randomness,
     /// It can only be opened with a passphrase.
-    #[error("the identity {path:?} is locked with a passphrase")]
+    #[error("the identity {} is locked with a passphrase", .path.display())]
     Locked {
         /// The file.
         path: PathBuf,
     },
     /// It has a passphrase already.
-    #[error("the identity {path:?} is locked already")]
+    #[error("the identity {} is locked already", .path.display())]
     LockedAlready {
         /// The file.
         path: PathBuf,
     },
     /// It has no passphrase.
-    #[error("the identity {path:?} is not locked")]
+    #[error("the identity {} is not locked", .path.display())]
     NotLocked {
         /// The file.
         path: PathBuf,
     },
     /// It was locked as that of another device.
-    #[error("the identity {path:?} opens, but it is not that of {device}, as it says")]
+    #[error("the identity {} opens, but it is not that of {device}, as it says", .path.display())]
     OtherDevice {
         /// The file.
         path: PathBuf,
@@ -115,7 +116,7 @@ pub enum KeyError {
         device: DeviceId,
     },
     /// It cannot be locked or opened.
-    #[error("cannot {doing} the identity {path:?}")]
+    #[error("cannot {doing} the identity {}", .path.display())]
     Seal {
         /// What was tried.
         doing: &'static str,

@@ -26,11 +26,23 @@ pub enum PassphraseError {
     #[error("a passphrase has at most {LEN_MAX} bytes")]
     TooLong,
     /// It could be found by trying.
-    #[error("the passphrase is too short: take {CHARS_MIN} characters or more; five words that nobody chose are good")]
+    #[error("the passphrase is too short: it has to have {CHARS_MIN} characters")]
     TooShort,
     /// It could not be read.
     #[error("cannot read the passphrase")]
     Io(#[from] io::Error),
+}
+
+impl PassphraseError {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Empty => "the passphrase is the first line",
+            Self::TooLong => "take a shorter one",
+            Self::TooShort => "five words that nobody chose are good",
+            Self::Io(_) => "name a file that holds the passphrase and that you may read",
+        }
+    }
 }
 
 impl Passphrase {

@@ -52,7 +52,7 @@ fn an_identity_is_locked_shown_changed_and_unlocked() {
     --- stdout
     {
       "device": "[id]",
-      "path": "[dir]/home/state/identity",
+      "path": [dir]/home/state/identity,
       "locked": true,
       "credential": false,
       "memory_mib": 256
@@ -71,7 +71,7 @@ fn an_identity_is_locked_shown_changed_and_unlocked() {
     "#);
     insta::assert_snapshot!(with(&device, &format!("{PASSPHRASE}\n"), &["key", "unlock", "--stdin"]), @r#"
     exit 6
-    error: cannot unlock the identity "[dir]/home/state/identity": the passphrase is wrong
+    error: cannot unlock the identity [dir]/home/state/identity: the passphrase is wrong
     hint: nothing was changed; upper and lower case count, and a file that was changed since it was locked never opens
     "#);
     insta::assert_snapshot!(with(&device, "another one, as long\n", &["key", "unlock", "--stdin"]), @r#"
@@ -100,23 +100,25 @@ fn what_makes_no_sense_is_refused_before_anybody_is_asked() {
     sees!(device, ["key", "unlock"], @r#"
     exit 1
     --- stderr
-    error: the identity "[dir]/home/state/identity" is not locked
+    error: the identity [dir]/home/state/identity is not locked
     hint: `kinfold key lock` puts a passphrase on it
     "#);
     insta::assert_snapshot!(with(&device, "seven c\n", &["key", "lock", "--stdin"]), @r#"
     exit 1
-    error: the passphrase is too short: take 8 characters or more; five words that nobody chose are good
+    error: the passphrase is too short: it has to have 8 characters
+    hint: five words that nobody chose are good
     "#);
     insta::assert_snapshot!(with(&device, "", &["key", "lock", "--stdin"]), @r#"
     exit 1
     error: the standard input: there is no passphrase in it
+    hint: the passphrase is the first line
     "#);
     assert_eq!(fs::read(identity(&device)).unwrap().len(), 32);
     let device = locked();
     sees!(device, ["key", "lock"], @r#"
     exit 1
     --- stderr
-    error: the identity "[dir]/home/state/identity" is locked already
+    error: the identity [dir]/home/state/identity is locked already
     hint: `kinfold key change` puts another passphrase on it
     "#);
 }
@@ -129,19 +131,20 @@ fn a_daemon_does_not_start_without_the_passphrase_and_says_what_to_do() {
         insta::allow_duplicates! {
             insta::assert_snapshot!(with(&device, "", command), @r#"
             exit 6
-            error: the identity "[dir]/home/state/identity" is locked, and nobody is here to be asked for its passphrase
+            error: the identity [dir]/home/state/identity is locked, and nobody is here to be asked for its passphrase
             hint: give it by --passphrase-file, or in a service by the credential kinfold.passphrase; see kinfold-key(1)
             "#);
         }
     }
     insta::assert_snapshot!(with(&device, "wrong\n", &["serve", "--passphrase-file", "-"]), @r#"
     exit 6
-    error: cannot unlock the identity "[dir]/home/state/identity": the passphrase is wrong
+    error: cannot unlock the identity [dir]/home/state/identity: the passphrase is wrong
     hint: nothing was changed; upper and lower case count, and a file that was changed since it was locked never opens
     "#);
     insta::assert_snapshot!(with(&device, "", &["serve", "--passphrase-file", "nowhere"]), @r#"
     exit 1
     error: nowhere: cannot read the passphrase: No such file or directory (os error 2)
+    hint: name a file that holds the passphrase and that you may read
     "#);
     sees!(device, ["init", "--name", "other"], @r#"
     exit 1
@@ -160,12 +163,14 @@ fn an_identity_that_is_damaged_or_asks_for_too_much_is_refused() {
     sees!(device, ["id"], @r#"
     exit 1
     --- stderr
-    error: "[dir]/home/state/identity" is not an identity: it should be a regular file of 32 bytes, or a locked identity, unchanged
+    error: [dir]/home/state/identity is not an identity: it should be a regular file of 32 bytes, or a locked identity, unchanged
+    hint: bring the file back from a copy; or put it away and run `kinfold init`: then this is another device
     "#);
     fs::write(identity(&device), text.replace("memory=262144", "memory=104857600")).unwrap();
     insta::assert_snapshot!(with(&device, &format!("{PASSPHRASE}\n"), &["key", "unlock", "--stdin"]), @r#"
     exit 1
-    error: cannot unlock the identity "[dir]/home/state/identity": it asks for memory=104857600 passes=3 lanes=1, and no more is tried than memory=1048576 passes=16 lanes=4
+    error: cannot unlock the identity [dir]/home/state/identity: it asks for memory=104857600 passes=3 lanes=1, and no more is tried than memory=1048576 passes=16 lanes=4
+    hint: nothing was changed; bring the file back from a copy
     "#);
     fs::write(identity(&device), text.replace("memory=262144", "memory=262143")).unwrap();
     let refused = with(&device, &format!("{PASSPHRASE}\n"), &["key", "unlock", "--stdin"]);

@@ -168,7 +168,8 @@ fn an_identity_that_others_can_read_is_refused() {
     sees!(device, ["id"], @r#"
     exit 1
     --- stderr
-    error: "[dir]/home/state/identity" has mode 644, others can read it: run `chmod 600 [dir]/home/state/identity`
+    error: [dir]/home/state/identity has mode 644: others can read it
+    hint: run `chmod 600 [dir]/home/state/identity`
     "#);
 }
 
@@ -383,7 +384,8 @@ fn a_folder_is_added_shared_and_given_up() {
     sees!(device, ["limit", "--folder", "data", "--send", "1 KiB/s"], @r#"
     exit 1
     --- stderr
-    error: `1 KiB/s` is too slow: the least is 16 KiB/s; to stop altogether, pause the folder
+    error: `1 KiB/s` is too slow: the least is 16 KiB/s
+    hint: to stop altogether, pause the folder
     "#);
     sees!(device, ["limit", "--device", "tv"], @r#"
     exit 1
@@ -484,6 +486,7 @@ fn a_folder_at_a_wrong_place_is_refused() {
     exit 1
     --- stderr
     error: a name cannot be empty
+    hint: choose a name that people can see and type
     "#);
 }
 
@@ -525,7 +528,8 @@ fn what_cannot_be_shared_is_refused() {
     sees!(device, ["folder", "set", "data", "history_days=many"], @r#"
     exit 1
     --- stderr
-    error: `many` is not a value for history_days: give days, or 0 to keep nothing
+    error: `many` is not a value for history_days
+    hint: give days, or 0 to keep nothing
     "#);
 }
 
@@ -613,6 +617,7 @@ fn a_mistake_in_the_configuration_is_shown_with_its_line() {
     exit 1
     --- stderr
     error: [dir]/home/config.toml, line 2: unclosed table, expected `]`
+    hint: correct that line
     "#);
     insta::assert_snapshot!(broken("name = \"desk\"\n[network]\nmode = \"wan\"\n"), @r#"
     exit 1
@@ -716,7 +721,8 @@ fn a_home_too_deep_for_a_socket_is_refused() {
     sees!(device, ["--home", &home, "init"], @r#"
     exit 1
     --- stderr
-    error: the path of the control socket is too long: /hhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh/kinfold.sock has 114 bytes, the system allows 107; choose a shorter --home, or set XDG_RUNTIME_DIR to a shorter directory
+    error: the path of the control socket is too long: /hhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh/kinfold.sock has 114 bytes, the system allows 107
+    hint: choose a shorter --home, or set XDG_RUNTIME_DIR to a shorter directory
     "#);
 }
 

@@ -103,24 +103,24 @@ impl Outcome {
 }
 
 fn read(path: &Path) -> Result<Syncthing, Failure> {
-    let doing = format!("cannot read {}", path.display());
+    let failed = |failure: Failure| {
+        let hint = "name the `config.xml` of Syncthing; `syncthing paths` says where it lies";
+        failure.while_doing(&format!("cannot read {}", path.display())).with_hint(hint)
+    };
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(syncthing::CONFIG_LEN_MAX + 1).read_to_string(&mut text));
     match read {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(Failure::new(Exit::Failed, format!("{doing}: it is not UTF-8")));
+            return Err(failed(Failure::new(Exit::Failed, "it is not UTF-8")));
         }
-        Err(error) => return Err(Failure::from_error(&error).while_doing(&doing)),
+        Err(error) => return Err(failed(Failure::from_error(&error))),
         Ok(_) if text.len() as u64 > syncthing::CONFIG_LEN_MAX => {
             let most = output::bytes(syncthing::CONFIG_LEN_MAX);
-            return Err(Failure::new(Exit::Failed, format!("{doing}: it is longer than {most}")));
+            return Err(failed(Failure::new(Exit::Failed, format!("it is longer than {most}"))));
         }
         Ok(_) => {}
     }
-    syncthing::read(&text).map_err(|error| {
-        let hint = "name the `config.xml` of Syncthing; `syncthing paths` says where it lies";
-        Failure::from_error(&error).while_doing(&doing).with_hint(hint)
-    })
+    syncthing::read(&text).map_err(|error| failed(Failure::from_error(&error)))
 }
 
 /// Returns which of the devices there this one is, by the certificate that lies beside the configuration.

@@ -36,7 +36,11 @@ pub fn run(args: &Args) -> Result<Exit, Failure> {
     let doing = format!("cannot write manual pages into {}", args.dir.display());
     fs::create_dir_all(&args.dir)
         .and_then(|()| pages().iter().try_for_each(|(name, text)| fs::write(args.dir.join(name), text)))
-        .map_err(|error| Failure::from_error(&error).while_doing(&doing))?;
+        .map_err(|error| {
+            Failure::from_error(&error)
+                .while_doing(&doing)
+                .with_hint("name a directory that can be made and written to")
+        })?;
     Ok(Exit::Done)
 }
 
