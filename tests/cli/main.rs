@@ -11,6 +11,7 @@ macro_rules! sees {
 }
 
 mod daemon;
+mod every;
 mod import;
 mod keys;
 mod manual;
@@ -69,11 +70,16 @@ impl Device {
         fs::read_to_string(self.path("home/config.toml")).unwrap()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kinfold"));
-        command.args(args).current_dir(self.dir.path()).env_clear();
+    /// A command as it is run by a test that looks at it while it runs.
+    fn process(&self, args: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kinfold"));
+        command.args(args).current_dir(self.dir.path()).env_clear().stdin(Stdio::null());
         command.env("KINFOLD_HOME", self.path("home")).env("HOME", self.path("user")).env("TZ", "UTC");
         command
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        Command::from_std(self.process(args))
     }
 
     fn ok(&self, args: &[&str]) -> String {

@@ -7,7 +7,7 @@ use std::process::{Command as Process, Stdio};
 use crate::Device;
 
 /// Puts a program called `systemctl` first in the path, which notes what it is asked.
-fn with_systemctl(device: &Device, script: &str) {
+pub fn with_systemctl(device: &Device, script: &str) {
     let dir = device.make("bin");
     let text = format!("#!/bin/sh\necho \"$*\" >> {dir}/asked\n{script}\n");
     fs::write(format!("{dir}/systemctl"), text).unwrap();
