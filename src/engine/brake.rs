@@ -339,6 +339,24 @@ impl Brake {
         self.is_changed |= self.held.remove(peer).is_some();
     }
 
+    /// A peer goes by another id from now on: what it has done counts as done under that.
+    pub(super) fn rename(&mut self, from: &DeviceId, to: &DeviceId) {
+        self.is_changed |= self.accounts.contains_key(from) || self.held.contains_key(from) || !self.stored.is_empty();
+        if let Some(former) = self.accounts.remove(from) {
+            let account = self.accounts.entry(*to).or_default();
+            account.counted.extend(former.counted);
+            account.entries.extend(former.entries);
+            account.entries.make_contiguous().sort_by_key(|entry| entry.until);
+        }
+        self.stored.iter_mut().filter(|(peer, _)| peer == from).for_each(|(peer, _)| *peer = *to);
+        if let Some(held) = self.held.remove(from) {
+            self.held.insert(*to, held);
+        }
+        for waiting in self.waiting.values_mut() {
+            waiting.peers.iter_mut().filter(|peer| *peer == from).for_each(|peer| *peer = *to);
+        }
+    }
+
     /// A person looked: what went before does not count any more.
     pub(super) fn begin_anew(&mut self) {
         self.accounts.clear();

@@ -186,6 +186,9 @@ pub trait Index {
     /// Forgets all that a peer holds, and its cursor.
     fn drop_peer(&mut self, peer: &DeviceId) -> Result<(), Self::Error>;
 
+    /// Keeps all that is known of a peer under another id, of which nothing is known yet.
+    fn rename_peer(&mut self, from: &DeviceId, to: &DeviceId) -> Result<(), Self::Error>;
+
     /// Returns how far this device and a peer have come.
     fn cursor(&self, peer: &DeviceId) -> Result<Cursor, Self::Error>;
 

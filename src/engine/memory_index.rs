@@ -457,6 +457,20 @@ impl Index for MemoryIndex {
         Ok(())
     }
 
+    fn rename_peer(&mut self, from: &DeviceId, to: &DeviceId) -> Result<(), Self::Error> {
+        let remotes = self.remotes.iter().filter(|((_, of), _)| of == from);
+        let remotes: Vec<_> = remotes.map(|((path, _), remote)| (path.clone(), remote.clone())).collect();
+        for (path, remote) in remotes {
+            self.change_remote(&(path.clone(), *from), None);
+            self.change_remote(&(path, *to), Some(remote));
+        }
+        if let Some(cursor) = self.cursors.get(from).copied() {
+            self.change_cursor(from, None);
+            self.change_cursor(to, Some(cursor));
+        }
+        Ok(())
+    }
+
     fn cursor(&self, peer: &DeviceId) -> Result<Cursor, Self::Error> {
         Ok(self.cursors.get(peer).copied().unwrap_or_default())
     }

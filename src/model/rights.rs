@@ -90,6 +90,24 @@ impl Members {
         self.merge_line(Member { device, right, stamp })
     }
 
+    /// Hands the place of a device over to another id that it goes by from now on: the same right, and the former id is
+    /// removed. Each line gets a higher stamp than the former id had, so that all who do this on their own end with the
+    /// same, and what an owner has changed of the former id meanwhile counts for the new one as well. Returns whether
+    /// that changed anything; where the list is full, nothing does.
+    pub fn hand_over(&mut self, from: &DeviceId, to: DeviceId) -> bool {
+        let Some(former) = self.line_of(from).copied() else { return false };
+        let known = self.line_of(&to).map(|line| line.stamp);
+        let is_done = former.right.is_none() && known.is_some();
+        if is_done || (known.is_none() && self.0.len() >= MEMBERS_MAX) {
+            return false;
+        }
+        let stamp = former.stamp.saturating_add(1);
+        let new = known.map_or(stamp, |known| stamp.max(known.saturating_add(1)));
+        self.merge_line(Member { device: to, right: former.right, stamp: new });
+        self.merge_line(Member { device: *from, right: None, stamp });
+        true
+    }
+
     /// Merges another list into this one. Returns whether that changed anything.
     pub fn merge(&mut self, other: &Self) -> bool {
         other.0.iter().fold(false, |changed, line| self.merge_line(*line) | changed)
@@ -154,6 +172,31 @@ mod tests {
         let removed = members.clone();
         assert!(members.set(device(1), Some(Right::Writer)));
         assert!(!members.merge(&removed));
+    }
+
+    #[test]
+    fn a_place_that_is_handed_over_on_two_devices_is_the_same_and_what_was_changed_meanwhile_counts() {
+        let mut list = Members::default();
+        list.set(device(1), Some(Right::Owner));
+        list.set(device(2), Some(Right::Writer));
+        for change in [None, Some(Right::Reader), Some(Right::Writer)] {
+            let (mut here, mut there) = (list.clone(), list.clone());
+            there.set(device(2), change);
+            assert!(here.hand_over(&device(2), device(3)) && there.hand_over(&device(2), device(3)));
+            here.merge(&there);
+            there.merge(&here);
+            assert_eq!(here, there);
+            assert_eq!((here.right_of(&device(2)), here.right_of(&device(3))), (None, change));
+            assert!(!here.hand_over(&device(2), device(3)), "it is done");
+        }
+        assert!(!list.hand_over(&device(7), device(8)), "who has no place has none to hand over");
+        let crowd = (0..MEMBERS_MAX).map(|n| {
+            let id = DeviceId::from_public_key(*blake3::hash(&n.to_le_bytes()).as_bytes());
+            Member { device: id, right: Some(Right::Reader), stamp: 1 }
+        });
+        let mut full = Members::from_lines(crowd);
+        let (before, one) = (full.clone(), full.lines()[0].device);
+        assert!(!full.hand_over(&one, device(9)) && full == before, "a full list keeps the place that there is");
     }
 
     #[test]

@@ -561,6 +561,14 @@ impl Index for SqliteIndex {
         })
     }
 
+    fn rename_peer(&mut self, from: &DeviceId, to: &DeviceId) -> Result<(), StoreError> {
+        if self.is_stale {
+            self.reload()?;
+        }
+        self.is_changed |= self.peers.rename(from, to);
+        Ok(())
+    }
+
     fn cursor(&self, peer: &DeviceId) -> Result<Cursor, StoreError> {
         Ok(self.peers.get(peer).map(|peer| peer.cursor).unwrap_or_default())
     }

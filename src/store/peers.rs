@@ -97,6 +97,14 @@ impl Peers {
         peer
     }
 
+    /// Knows a device by another id from now on, of which nothing is known. Returns whether it is known at all. What stands
+    /// for it in other tables stays.
+    pub(crate) fn rename(&mut self, from: &DeviceId, to: &DeviceId) -> bool {
+        let Some(peer) = self.0.remove(from) else { return false };
+        self.0.insert(*to, Peer { is_changed: true, ..peer });
+        true
+    }
+
     /// Forgets a device. Its rows in other tables are the caller's matter.
     pub(crate) fn remove(&mut self, conn: &Connection, device: &DeviceId) -> Result<(), StoreError> {
         if let Some(peer) = self.0.remove(device) {

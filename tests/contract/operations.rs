@@ -93,6 +93,8 @@ pub enum Op {
     Agree { peer: u8, seed: u64 },
     /// Forgets a peer.
     DropPeer { peer: u8 },
+    /// Knows a peer by another id, where nothing is known of that.
+    RenamePeer { from: u8, to: u8 },
     /// Puts a former version aside.
     Keep { at: usize, seed: u64 },
     /// Expires former versions.
@@ -157,6 +159,12 @@ pub fn apply<I: Index>(index: &mut I, op: &Op) {
             index.set_cursor(&peer(n), cursor).unwrap();
         }
         Op::DropPeer { peer: n } => index.drop_peer(&peer(n)).unwrap(),
+        Op::RenamePeer { from, to } => {
+            let (from, to) = (peer(from), peer(to));
+            if index.cursor(&to).unwrap() == Cursor::default() && index.remote_count(&to).unwrap() == 0 {
+                index.rename_peer(&from, &to).unwrap();
+            }
+        }
         Op::Keep { at, seed } => index.add_kept(&kept(at_path(at), seed)).unwrap(),
         Op::Expire { until_ns, bytes_max, limit } => drop(index.expire_kept(until_ns, bytes_max, limit).unwrap()),
         Op::TreeHash(n) => index.set_tree_hash([n; 32]).unwrap(),

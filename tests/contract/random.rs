@@ -35,6 +35,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (0u8..3, seed.clone()).prop_map(|(peer, seed)| Op::Cursor { peer, seed }),
         1 => (0u8..3, seed.clone()).prop_map(|(peer, seed)| Op::Agree { peer, seed }),
         1 => (0u8..3).prop_map(|peer| Op::DropPeer { peer }),
+        1 => (0u8..3, 0u8..3).prop_map(|(from, to)| Op::RenamePeer { from, to }),
         2 => (at, seed).prop_map(|(at, seed)| Op::Keep { at, seed }),
         1 => (-5i64..15, 0u64..3000, 0usize..4)
             .prop_map(|(until_ns, bytes_max, limit)| Op::Expire { until_ns, bytes_max, limit }),

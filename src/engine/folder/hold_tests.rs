@@ -353,6 +353,48 @@ fn a_mass_deletion_is_held_as_a_whole_and_the_rest_goes_on() {
 }
 
 #[test]
+fn what_is_held_of_a_peer_and_what_counts_against_it_stays_when_it_changes_its_key() {
+    let mut device = Device::new(400);
+    device.say(2, deletions(0..400));
+    device.pass(Duration::from_secs(60));
+    let cursor = device.folder.index().cursor(&peer(2)).unwrap();
+    for _ in 0..2 {
+        // Said again, it changes nothing.
+        device.give(Input::Renamed(vec![(peer(2), peer(5)), (peer(7), peer(8))]));
+        assert_eq!(device.folder.index().cursor(&peer(5)).unwrap(), cursor);
+        assert_eq!(device.folder.index().remote_count(&peer(2)).unwrap(), 0);
+    }
+    assert_eq!(device.held(), HeldCounts { deleted: 400, rewritten: 0, dirs: 0 });
+    assert_eq!(device.folder.list_held(1).unwrap()[0].peer, peer(5));
+    assert_eq!((device.count(), device.destroyed), (400, 0));
+
+    // Half of what may go goes, and the rest of it under another id.
+    let mut device = Device::new(400);
+    device.say(2, deletions(0..90));
+    device.pass(Duration::from_secs(60));
+    assert_eq!(device.count(), 310);
+    device.give(Input::Renamed(vec![(peer(2), peer(5))]));
+    device.meet(5);
+    // It counts on, for its index is the same.
+    let said = device.said[&2];
+    device.said.insert(5, said);
+    device.say(5, deletions(90..180));
+    device.pass(Duration::from_secs(60));
+    assert_eq!((device.count(), device.held().deleted), (310, 90));
+}
+
+#[test]
+fn a_peer_that_was_met_under_its_new_id_before_it_was_known_to_be_the_same_is_one_all_the_same() {
+    let mut device = Device::new(10);
+    device.say(2, files(0..1, "edited"));
+    device.meet(5);
+    device.give(Input::Renamed(vec![(peer(2), peer(5))]));
+    let index = device.folder.index();
+    assert_eq!(index.cursor(&peer(2)).unwrap(), crate::engine::index::Cursor::default());
+    assert_eq!(index.cursor(&peer(5)).unwrap().incarnation, Some(Incarnation(9)));
+}
+
+#[test]
 fn a_mass_rewriting_is_held_and_so_is_one_under_other_names() {
     let mut device = Device::new(400);
     device.say(2, files(0..400, "encrypted"));

@@ -57,6 +57,7 @@ mod past;
 #[cfg(test)]
 mod past_tests;
 mod peers;
+mod renamed;
 mod retire;
 #[cfg(test)]
 mod retire_tests;
@@ -137,6 +138,8 @@ pub enum Input {
     PeerUp(DeviceId, Right, FolderHello),
     /// A peer is gone, or no longer shares the folder.
     PeerDown(DeviceId),
+    /// Devices that go by another id now: the former and the present one. It may be said again.
+    Renamed(Vec<(DeviceId, DeviceId)>),
     /// The devices that share the folder, connected or not, but for this one.
     Members(BTreeSet<DeviceId>),
     /// A peer said something about this folder.
@@ -437,6 +440,7 @@ impl<I: Index> Folder<I> {
             Input::Committed(outcomes) => self.handle_committed(now, outcomes)?,
             Input::PeerUp(peer, right, hello) => self.handle_peer_up(now, peer, right, hello)?,
             Input::PeerDown(peer) => self.handle_peer_down(&peer)?,
+            Input::Renamed(peers) => self.handle_renamed(&peers)?,
             Input::Members(members) => self.handle_members(now, members),
             Input::Message(peer, message) => self.handle_message(now, peer, message)?,
             Input::Chunk(peer, header, chunk) if self.is_for_pieces(&peer, header.request) => {
