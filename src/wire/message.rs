@@ -27,6 +27,10 @@ pub enum Message {
     Unshare(FolderId),
     /// What is said of devices that were lost or stolen.
     Trust(Vec<Revocation>),
+    /// The id that I am going to have, or that I stay who I am.
+    NextId(Option<NextId>),
+    /// That id of yours is noted here, durably.
+    NextNoted(DeviceId),
     /// What I hold at some paths.
     Records(Records),
     /// Your records up to here are durable here.
@@ -86,6 +90,15 @@ pub struct Hello {
     pub name: String,
     /// The folders that the two share.
     pub folders: Vec<FolderHello>,
+}
+
+/// The id that the speaker is going to have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NextId {
+    /// Which.
+    pub id: DeviceId,
+    /// That the speaker has the key to it.
+    pub proof: [u8; 32],
 }
 
 /// What one side says of a folder that both share.
@@ -254,6 +267,8 @@ mod kind {
     pub const FOLDER: u8 = 0x02;
     pub const UNSHARE: u8 = 0x03;
     pub const TRUST: u8 = 0x04;
+    pub const NEXT_ID: u8 = 0x05;
+    pub const NEXT_NOTED: u8 = 0x06;
     pub const RECORDS: u8 = 0x10;
     pub const ACK: u8 = 0x11;
     pub const WANT_RECIPE: u8 = 0x20;
@@ -278,6 +293,8 @@ impl Message {
             Self::Folder(_) => kind::FOLDER,
             Self::Unshare(_) => kind::UNSHARE,
             Self::Trust(_) => kind::TRUST,
+            Self::NextId(_) => kind::NEXT_ID,
+            Self::NextNoted(_) => kind::NEXT_NOTED,
             Self::Records(_) => kind::RECORDS,
             Self::Ack(_) => kind::ACK,
             Self::WantRecipe(_) => kind::WANT_RECIPE,
@@ -308,6 +325,8 @@ impl Message {
                 let said: Vec<_> = said.iter().map(|s| (s.device.as_bytes(), s.stamp, s.is_lifted)).collect();
                 (Vec::new(), to_bytes(&said))
             }
+            Self::NextId(next) => (to_bytes(&next.map(|next| (*next.id.as_bytes(), next.proof))), Vec::new()),
+            Self::NextNoted(next) => (to_bytes(next.as_bytes()), Vec::new()),
             Self::Records(records) => (Vec::new(), to_bytes(&raw::Records::from(records))),
             Self::Ack(ack) => (to_bytes(&(ack.folder.0, ack.received.0, ack.last.0, ack.tree)), Vec::new()),
             Self::WantRecipe(want) => (to_bytes(&raw::WantRecipe::from(want)), Vec::new()),
@@ -350,6 +369,11 @@ impl Message {
                 });
                 Self::Trust(said.collect())
             }
+            kind::NEXT_ID => {
+                let next: Option<([u8; 32], [u8; 32])> = decoder.header()?;
+                Self::NextId(next.map(|(id, proof)| NextId { id: DeviceId::from_public_key(id), proof }))
+            }
+            kind::NEXT_NOTED => Self::NextNoted(DeviceId::from_public_key(decoder.header()?)),
             kind::RECORDS => Self::Records(decoder.body::<raw::Records>()?.check()?),
             kind::ACK => {
                 let (folder, received, last, tree) = decoder.header()?;
@@ -836,6 +860,9 @@ mod tests {
             Message::Folder(folder),
             Message::Unshare(FolderId([7; 16])),
             Message::Trust(vec![Revocation { device: DeviceId::from_public_key([5; 32]), stamp: 3, is_lifted: true }]),
+            Message::NextId(None),
+            Message::NextId(Some(NextId { id: DeviceId::from_public_key([6; 32]), proof: [7; 32] })),
+            Message::NextNoted(DeviceId::from_public_key([6; 32])),
             records(vec![sent(b"hello")]),
             Message::Ack(Ack { folder: FolderId([1; 16]), received: Sequence(1), last: Sequence(2), tree: [3; 32] }),
             Message::WantRecipe(want.clone()),

@@ -42,6 +42,8 @@
 //! | 0x02 | Folder | both | one folder was shared, or its members changed |
 //! | 0x03 | Unshare | both | a folder is no longer shared with you |
 //! | 0x04 | Trust | both | devices that were revoked, or are trusted again |
+//! | 0x05 | NextId | both | the id that I am going to have, with a proof; or that I stay who I am |
+//! | 0x06 | NextNoted | both | that id of yours is noted here, durably |
 //! | 0x10 | Records | both | what I hold at some paths, in the order of my sequences |
 //! | 0x11 | Ack | both | your records up to here are durable here; and where I stand |
 //! | 0x20 | WantRecipe | taker | name the pages of this content's recipe |
@@ -71,6 +73,13 @@
 //! as it likes. That all of them together are the content that was named shows when the taker cuts them as a file of that
 //! size is cut. Each answer to a WantHistory is one page; the next is asked for with the path and the `until` of the last
 //! version in it. To a folder that it may not read a device hears no answer.
+//!
+//! **A device that changes its key** says its next id in NextId, as long as it has not changed; the body is empty, the
+//! header an option of two times 32 bytes, id and proof. The proof is BLAKE3
+//! `keyed_hash(k, id of the speaker | its next id | id of the hearer)`, where `k` is
+//! `derive_key("kinfold 1 next id", X25519 of the next key and the hearer's)`: only who has the next key can make it, and
+//! it is worth nothing to anybody else. A hearer that takes the id lets the device in by both, answers NextNoted, and
+//! from the first handshake with the next id on knows the device by that alone. NextId with none takes the former back.
 //!
 //! # The pairing
 //!

@@ -136,7 +136,7 @@ fn a_peer_that_breaks_the_protocol_is_cut_off_and_the_daemon_lives_on() {
     let is_connected = || a.status().peers.iter().any(|peer| peer.name == "puppet" && peer.connected);
 
     // Each kind of message, with a header and a body that are none.
-    let kinds = [0x01, 0x02, 0x03, 0x10, 0x11, 0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26];
+    let kinds = [0x01, 0x02, 0x03, 0x05, 0x06, 0x10, 0x11, 0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26];
     for (n, kind) in kinds.into_iter().enumerate() {
         let connection = puppet.dial(id_of(&a), a.address).unwrap();
         wait_until("the puppet is connected", is_connected);
@@ -215,7 +215,8 @@ fn a_trusted_device_learns_nothing_of_folders_that_are_not_shared_with_it() {
         }
         kinds.push(frame.kind);
     }
-    kinds.retain(|kind| ![0x01, 0x30, 0x31].contains(kind));
+    // Who it is, that it stays who it is, and that it is there.
+    kinds.retain(|kind| ![0x01, 0x05, 0x30, 0x31].contains(kind));
     assert!(kinds.is_empty(), "it was told something: {kinds:x?}");
     assert_eq!(a.folder(DATA).members.len(), 1);
 

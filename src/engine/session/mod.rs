@@ -5,4 +5,5 @@ pub mod gate;
 pub mod handshake;
 pub mod record;
 pub mod renewal;
+pub mod succession;
 pub mod suite;
