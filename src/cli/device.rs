@@ -10,7 +10,6 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::config::Device;
 use crate::config::address;
-use crate::config::rate::Rates;
 use crate::model::id::DeviceId;
 use crate::model::id::DeviceIdError;
 
@@ -60,7 +59,7 @@ pub enum Command {
 /// Runs the command.
 pub fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
     match command {
-        Command::Add { id, name, addresses } => add(context, Device { name, id, addresses, rates: Rates::default() })?,
+        Command::Add { id, name, addresses } => add(context, Device::new(name, id, addresses))?,
         Command::List { json } => list(context, json)?,
         Command::Rename { device, name } => rename(context, &device, &name)?,
         Command::Remove { device } => remove(context, &device)?,

@@ -36,7 +36,6 @@ use crate::config::error::Advice;
 use crate::config::error::EditError;
 use crate::config::error::check_label;
 use crate::config::load::real_path;
-use crate::config::rate::Rates;
 use crate::control::client::ControlError;
 use crate::daemon::pairing;
 use crate::keys::identity::Identity;
@@ -313,13 +312,13 @@ impl Pairing<'_> {
     fn device(&self, meeting: &Meeting, theirs: &Introduction) -> Device {
         let (id, addresses) = (meeting.peer(), meeting.addresses_of(theirs));
         if let Some(known) = self.config.device(&id) {
-            return Device { name: known.name.clone(), id, addresses, rates: known.rates };
+            return Device { rates: known.rates, ..Device::new(known.name.clone(), id, addresses) };
         }
         let plain = if check_label(&theirs.name).is_ok() { theirs.name.clone() } else { "device".to_owned() };
         let is_free = |name: &String| *name != self.config.name && self.config.device_named(name).is_none();
         let numbered = (2..).map(|n| format!("{plain}-{n}")).find(|name| check_label(name).is_err() || is_free(name));
         let name = if is_free(&plain) { plain } else { numbered.unwrap_or_else(|| "device".to_owned()) };
-        Device { name, id, addresses, rates: Rates::default() }
+        Device::new(name, id, addresses)
     }
 
     fn write(&self, edit: &mut Edit, device: &Device, folder: &Folder) -> Result<(), Failure> {

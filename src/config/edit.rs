@@ -403,7 +403,7 @@ impl Edit {
         })
     }
 
-    fn write_members(&mut self, id: &FolderId, members: &Members) -> Result<(), EditError> {
+    pub(super) fn write_members(&mut self, id: &FolderId, members: &Members) -> Result<(), EditError> {
         let Some(at) = self.config.folders.iter().position(|folder| folder.id == *id) else {
             return Err(EditError::UnknownFolder { name: id.to_string() });
         };
@@ -555,7 +555,7 @@ pub(super) fn push(doc: &mut DocumentMut, key: &str, mut row: Table) {
 }
 
 /// Writes with whom a folder is to be shared once it is here.
-fn write_shares<'a>(accept: &mut Table, shares: impl Iterator<Item = &'a (DeviceId, Right)>) {
+pub(super) fn write_shares<'a>(accept: &mut Table, shares: impl Iterator<Item = &'a (DeviceId, Right)>) {
     let lines = shares.map(|(device, right)| {
         let mut line = InlineTable::new();
         line.insert("device", device.to_string().into());
@@ -661,8 +661,6 @@ mode = "lan"
 mod tests {
     use super::*;
 
-    use crate::config::rate::Rates;
-
     use crate::config::error::LabelError;
 
     struct Home {
@@ -677,7 +675,7 @@ mod tests {
     const OWN: u8 = 1;
 
     fn device(name: &str, n: u8) -> Device {
-        Device { name: name.to_owned(), id: id(n), addresses: vec![], rates: Rates::default() }
+        Device::new(name, id(n), vec![])
     }
 
     impl Home {

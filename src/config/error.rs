@@ -10,6 +10,7 @@ use crate::config::merge::MergeError;
 use crate::config::metered::MeteredError;
 use crate::config::rate::RateError;
 use crate::config::size::SizeError;
+use crate::config::succession::NextRefused;
 use crate::config::windows::WindowError;
 use crate::model::limits::CONFIG_LEN_MAX;
 use crate::model::limits::LABEL_LEN_MAX;
@@ -153,6 +154,9 @@ pub enum EditError {
     /// A time of the week is none.
     #[error(transparent)]
     Window(#[from] WindowError),
+    /// A device cannot have that id next.
+    #[error(transparent)]
+    Next(#[from] NextRefused),
     /// No such device is in the trust list.
     #[error("there is no device `{name}` here")]
     UnknownDevice {
@@ -294,7 +298,7 @@ impl EditError {
             Self::DeviceKnown { name } => {
                 return Some(format!("to rename it: kinfold device rename {} NEW", quoted(name)));
             }
-            Self::Label(error) => error.advice(),
+Self::Label(error) => error.advice(),
             Self::Size(error) => error.advice(),
             Self::Brake(error) => error.advice(),
             Self::Merge(error) => error.advice(),
@@ -302,6 +306,7 @@ impl EditError {
             Self::Rate(error) => error.advice(),
             Self::Window(error) => error.advice(),
             Self::BadValue { expected, .. } => expected,
+            Self::Next(_) => return None,
             Self::Address(_) => "give the address in numbers, like 192.168.1.20 or [fd00::20]:25463",
             Self::UnknownFolder { .. } => "see `kinfold folder list`",
             Self::NotOffered { .. } => "it is taken as soon as the other device is connected and shares it",

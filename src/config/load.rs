@@ -59,6 +59,7 @@ use crate::model::id::DeviceId;
 use crate::model::id::FolderId;
 use crate::model::limits::DEVICES_MAX;
 use crate::model::limits::FOLDERS_MAX;
+use crate::model::limits::FORMER_IDS_MAX;
 use crate::model::limits::MEMBERS_MAX;
 use crate::model::limits::REVOCATIONS_MAX;
 use crate::model::limits::VERSION_COUNTER_MAX;
@@ -102,6 +103,7 @@ pub fn parse(text: &str, paths: &Paths) -> Result<Config, Fault> {
         folders: reader.each(&raw.folders, |folder| reader.folder(folder, history, metered))?,
         accepts: reader.each(&raw.accepts, |accept| reader.accept(accept))?,
         revoked: reader.each(&raw.revoked, |revoked| reader.revoked(revoked))?,
+        former: reader.former(&raw.former)?,
         name,
         history,
     };
@@ -236,10 +238,21 @@ impl Reader<'_> {
         DeviceId::parse(raw.get_ref()).map_err(|error| self.fault(raw.span(), error))
     }
 
+    fn former(&self, raw: &[Spanned<String>]) -> Result<Vec<DeviceId>, Fault> {
+        match raw.get(FORMER_IDS_MAX) {
+            None => self.each(raw, |id| self.device_id(id)),
+            Some(beyond) => {
+                Err(self.fault(beyond.span(), format!("at most {FORMER_IDS_MAX} former ids are remembered")))
+            }
+        }
+    }
+
     fn device(&self, raw: &RawDevice) -> Result<Device, Fault> {
         Ok(Device {
             name: self.label(&raw.name)?,
             id: self.device_id(&raw.id)?,
+            next: raw.next.as_ref().map(|next| self.device_id(next)).transpose()?,
+            former: self.former(&raw.former)?,
             addresses: self.each(&raw.addresses, |text| self.address(text, address::parse_device))?,
             rates: self.rates(raw.send_rate.as_ref(), raw.receive_rate.as_ref())?,
         })
@@ -358,14 +371,20 @@ impl Reader<'_> {
     }
 
     fn check_devices(&self, raw: &RawConfig) -> Result<(), Fault> {
-        if raw.devices.len() > DEVICES_MAX {
+        let next = raw.devices.iter().filter(|device| device.next.is_some());
+        if raw.devices.len() + next.count() > DEVICES_MAX {
             return Err(self.fault(raw.name.span(), format!("at most {DEVICES_MAX} devices can be trusted")));
         }
         let (mut names, mut ids) = (BTreeMap::new(), BTreeMap::new());
         self.only_once(&mut names, raw.name.get_ref(), raw.name.span(), "device name")?;
+        for id in &raw.former {
+            self.only_once(&mut ids, &id.get_ref().trim().to_lowercase(), id.span(), "device id")?;
+        }
         for device in &raw.devices {
             self.only_once(&mut names, device.name.get_ref(), device.name.span(), "device name")?;
-            self.only_once(&mut ids, &device.id.get_ref().trim().to_lowercase(), device.id.span(), "device id")?;
+            for id in [&device.id].into_iter().chain(&device.next).chain(&device.former) {
+                self.only_once(&mut ids, &id.get_ref().trim().to_lowercase(), id.span(), "device id")?;
+            }
         }
         if raw.revoked.len() > REVOCATIONS_MAX {
             return Err(self.fault(raw.name.span(), format!("at most {REVOCATIONS_MAX} devices can be revoked")));
@@ -517,6 +536,7 @@ mod tests {
             r#"
             name = "h0"
             sandbox = "required"
+            former = ["{}"]
             [network]
             listen = ["10.77.1.1", "[fd00::1]:0"]
             mode = "any"
@@ -530,6 +550,8 @@ mod tests {
             [[devices]]
             name = "laptop"
             id = "{a}"
+            next = "{}"
+            former = ["{}"]
             addresses = ["10.77.1.2"]
             [[folders]]
             name = "data"
@@ -556,11 +578,16 @@ mod tests {
             name = "photos"
             path = "/nowhere/photos"
             from = "{a}"
-            "#
+            "#,
+            device(3),
+            device(4),
+            device(5)
         ))
         .unwrap();
         assert_eq!(config.network.listen, ["10.77.1.1:25463".parse().unwrap(), "[fd00::1]:0".parse().unwrap()]);
         assert_eq!(config.sandbox, SandboxMode::Required);
+        assert_eq!(config.former, [device(3)]);
+        assert_eq!((config.devices[0].next, &config.devices[0].former[..]), (Some(device(4)), &[device(5)][..]));
         assert_eq!(config.network.interfaces, ["wg0", "eth0.7"]);
         assert!(!config.network.discovery);
         let [data, more] = &config.folders[..] else { panic!("two folders") };
@@ -586,7 +613,9 @@ mod tests {
         let fault = read("name = \"h\"\nnme = 1").unwrap_err();
         assert_eq!(
             fault.hint.as_deref(),
-            Some("known here: `name`, `sandbox`, `network`, `history`, `devices`, `folders`, `accepts`, `revoked`")
+            Some(
+                "known here: `name`, `sandbox`, `former`, `network`, `history`, `devices`, `folders`, `accepts`, `revoked`"
+            )
         );
     }
 

@@ -19,6 +19,7 @@ pub mod raw;
 pub mod revoke;
 pub mod size;
 pub mod subnet;
+pub mod succession;
 pub mod windows;
 
 use std::net::SocketAddr;
@@ -42,12 +43,14 @@ use crate::model::rights::Right;
 
 /// A configuration that was read and holds all its rules.
 ///
-/// Invariant: no device is trusted that was revoked; names and ids of devices are unique, the device's own name included; so are names, ids
+/// Invariant: no device is trusted that was revoked, by whichever of its ids; each id is one device's alone; names and ids of devices are unique, the device's own name included; so are names, ids
 /// and places of folders; no folder lies inside another, and none holds the program's own files.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
     /// What people call this device.
     pub name: String,
+    /// Ids that it had before, the oldest first.
+    pub former: Vec<DeviceId>,
     /// Where it listens and whom it talks to.
     pub network: Network,
     /// What the daemon takes from itself.
@@ -139,10 +142,22 @@ pub struct Device {
     pub name: String,
     /// Who it is.
     pub id: DeviceId,
+    /// Who it is going to be: with a session under that id it becomes [`Device::id`].
+    pub next: Option<DeviceId>,
+    /// Who it was before, the oldest first.
+    pub former: Vec<DeviceId>,
     /// Where it can be reached; never port 0.
     pub addresses: Vec<SocketAddr>,
     /// How much goes to it and comes from it in a second.
     pub rates: Rates,
+}
+
+impl Device {
+    /// Makes a line of a device that has never had another id.
+    pub fn new(name: impl Into<String>, id: DeviceId, addresses: Vec<SocketAddr>) -> Self {
+        let (former, rates) = (Vec::new(), Rates::default());
+        Self { name: name.into(), id, next: None, former, addresses, rates }
+    }
 }
 
 /// What was said of a device that was lost or stolen.

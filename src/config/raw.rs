@@ -13,6 +13,9 @@ pub struct RawConfig {
     pub name: Spanned<String>,
     /// `on`, `required` or `off`.
     pub sandbox: Option<Spanned<String>>,
+    /// Ids that it had before.
+    #[serde(default)]
+    pub former: Vec<Spanned<String>>,
     /// `[network]`.
     #[serde(default)]
     pub network: RawNetwork,
@@ -85,6 +88,11 @@ pub struct RawDevice {
     pub name: Spanned<String>,
     /// Its id.
     pub id: Spanned<String>,
+    /// The id that it says it will have.
+    pub next: Option<Spanned<String>>,
+    /// Ids that it had before.
+    #[serde(default)]
+    pub former: Vec<Spanned<String>>,
     /// Where it can be reached.
     #[serde(default)]
     pub addresses: Vec<Spanned<String>>,

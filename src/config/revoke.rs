@@ -33,7 +33,7 @@ impl Edit {
         let known = || self.config().revoked.iter().find(|revoked| revoked.name.as_deref() == Some(name));
         let id = trusted.or_else(|| DeviceId::parse(name).ok()).or_else(|| known().map(|known| known.said.device));
         let id = id.ok_or_else(|| EditError::UnknownDevice { name: name.to_owned() })?;
-        if id == *own {
+        if id == *own || self.config().former.contains(&id) {
             return Err(EditError::OwnDevice);
         }
         let stamp = match self.config().revocation(&id) {
@@ -53,8 +53,10 @@ impl Edit {
     ) -> Result<Vec<WasRevoked>, EditError> {
         let mut revoked = Vec::new();
         for said in said {
-            // Nobody speaks for itself, and nobody speaks for us.
-            if said.device == *own || said.device == *from {
+            // Nobody speaks for itself, and nobody speaks for us; not of who we were or will be, either.
+            let is_own = said.device == *own || self.config().former.contains(&said.device);
+            let is_theirs = self.config().device(from).is_some_and(|from| from.is_known_as(&said.device));
+            if is_own || is_theirs || said.device == *from {
                 continue;
             }
             let known = self.config().revocation(&said.device);
@@ -83,10 +85,18 @@ impl Edit {
     }
 
     fn take_out(&mut self, own: &DeviceId, said: Revocation, by: Option<DeviceId>) -> Result<WasRevoked, EditError> {
-        let trusted = self.config().device(&said.device).map(|device| device.name.clone());
-        if let Some(name) = &trusted {
-            self.remove_device(own, name)?;
+        let trusted = self.config().device_known_as(&said.device).cloned();
+        if let Some(device) = &trusted {
+            self.remove_device(own, &device.name)?;
+            let has_room = self.config().revoked.len() + 1 < REVOCATIONS_MAX;
+            if device.id != said.device && has_room {
+                // It goes by another id by now. Those who have never known it by the one that was said hear of both.
+                let said =
+                    Revocation { device: device.id, stamp: next_stamp(self.config().revocation(&device.id)), ..said };
+                self.write_revoked(&Revoked { said, by, name: Some(device.name.clone()) })?;
+            }
         }
+        let trusted = trusted.map(|device| device.name);
         let former = self.config().revocation(&said.device).and_then(|known| known.name.clone());
         self.write_revoked(&Revoked { said, by, name: trusted.clone().or(former) })?;
         Ok(WasRevoked { id: said.device, name: trusted })
@@ -130,8 +140,6 @@ fn next_stamp(known: Option<&Revoked>) -> u64 {
 mod tests {
     use super::*;
 
-    use crate::config::rate::Rates;
-
     use crate::config::Device;
     use crate::config::edit::init;
     use crate::config::paths::Paths;
@@ -153,11 +161,7 @@ mod tests {
             init(&home.paths(), "h", &[]).unwrap();
             home.change(|edit| {
                 for (n, name) in [(2, "two"), (3, "three")] {
-                    edit.add_device(
-                        &id(1),
-                        &Device { name: name.into(), id: id(n), addresses: vec![], rates: Rates::default() },
-                    )
-                    .unwrap();
+                    edit.add_device(&id(1), &Device::new(name, id(n), vec![])).unwrap();
                 }
             });
             home
@@ -191,11 +195,7 @@ mod tests {
         home.change(|edit| edit.revoke_device(&id(1), "two").unwrap());
         assert_eq!(home.config().revocation(&id(2)).unwrap().said, said(2, 1, false));
         home.change(|edit| {
-            edit.add_device(
-                &id(1),
-                &Device { name: "new two".into(), id: id(2), addresses: vec![], rates: Rates::default() },
-            )
-            .unwrap();
+            edit.add_device(&id(1), &Device::new("new two", id(2), vec![])).unwrap();
         });
         assert_eq!(home.config().revocation(&id(2)).unwrap().said, said(2, 2, true));
         assert!(home.config().device(&id(2)).is_some());

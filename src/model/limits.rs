@@ -80,8 +80,12 @@ pub const FOLDERS_MAX: usize = 1024;
 pub const MEMBERS_MAX: usize = 256;
 /// Longest name of a device or folder, in bytes.
 pub const LABEL_LEN_MAX: usize = 128;
-/// Most devices in the trust list.
+/// Most devices in the trust list; one that is about to change its key counts as two.
 pub const DEVICES_MAX: usize = 1024;
+/// Most ids that one device is remembered to have had.
+pub const FORMER_IDS_MAX: usize = 16;
+/// Time within which what one device says of its next id is taken over once.
+pub const NEXT_ID_PAUSE: Duration = Duration::from_secs(60);
 
 /// Longest payload of one Noise message, in bytes (Noise specification, revision 34, section 3,
 /// less the 16 bytes of the tag).
