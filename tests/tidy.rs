@@ -34,8 +34,19 @@ enum Purity {
 }
 
 /// What the command line may name of the daemon.
-const DAEMON_FOR_CLI: &[&str] =
-    &["serve", "serve_for", "serve_kept", "stand_by", "ServeOptions", "Ended", "keep", "AGAIN", "look_out", "pairing"];
+const DAEMON_FOR_CLI: &[&str] = &[
+    "serve",
+    "serve_for",
+    "serve_kept",
+    "stand_by",
+    "ServeOptions",
+    "Ended",
+    "keep",
+    "AGAIN",
+    "look_out",
+    "pairing",
+    "rotation",
+];
 
 /// Words that would give a pure layer a hand on the world, or a fate that no seed reproduces.
 const WORLD: &[&str] = &[

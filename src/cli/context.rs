@@ -57,7 +57,8 @@ impl Context {
         Ok(result)
     }
 
-    fn reload(&self) -> Result<(), Failure> {
+    /// Has a running daemon look at configuration and keys anew.
+    pub fn reload(&self) -> Result<(), Failure> {
         match self.client()?.reload() {
             Ok(()) | Err(ControlError::NoDaemon { .. }) => Ok(()),
             Err(error) => {

@@ -1,4 +1,4 @@
-//! `kinfold key`: a passphrase on the identity of this device.
+//! `kinfold key`: the key of this device, and a passphrase on its identity.
 
 use std::io;
 use std::io::IsTerminal;
@@ -10,7 +10,9 @@ use crate::cli::error::Failure;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::cli::passphrase;
+use crate::cli::rotate;
 use crate::cli::unlock;
+use crate::daemon::rotation;
 use crate::keys::key_file;
 use crate::keys::key_file::KeyError;
 use crate::keys::key_file::KeyFile;
@@ -33,6 +35,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Give this device another key, without pairing it again
+    Rotate(rotate::Args),
 }
 
 /// Where passphrases come from.
@@ -40,7 +44,7 @@ pub enum Command {
 pub struct Source {
     /// Read the passphrase from the standard input, a line; where two are needed, the one that it has now comes first
     #[arg(long)]
-    stdin: bool,
+    pub stdin: bool,
 }
 
 /// Runs the command.
@@ -50,6 +54,7 @@ pub fn run(context: &Context, command: &Command) -> Result<Exit, Failure> {
         Command::Change(from) => change(context, *from)?,
         Command::Unlock(from) => unlock(context, *from)?,
         Command::Status { json } => status(context, *json)?,
+        Command::Rotate(args) => return rotate::run(context, args),
     }
     Ok(Exit::Done)
 }
@@ -59,7 +64,9 @@ fn lock(context: &Context, from: Source) -> Result<(), Failure> {
     if let KeyFile::Locked(_) = file(context)? {
         return Err(KeyError::LockedAlready { path }.into());
     }
-    let remains = key_file::lock(&path, &from.new_one()?, Cost::STANDARD)?;
+    let new = from.new_one()?;
+    let _still = rotation::hold_off(&context.paths)?;
+    let remains = key_file::lock(&path, &new, Cost::STANDARD)?;
     output::say("the identity is locked; without the passphrase nobody can open it, you neither")?;
     match remains {
         Remains::Overwritten => {
@@ -80,8 +87,9 @@ fn change(context: &Context, from: Source) -> Result<(), Failure> {
     if let KeyFile::Plain(_) = file(context)? {
         return Err(KeyError::NotLocked { path }.into());
     }
-    let old = from.present_one()?;
-    key_file::change(&path, &old, &from.new_one()?, Cost::STANDARD)?;
+    let (old, new) = (from.present_one()?, from.new_one()?);
+    let _still = rotation::hold_off(&context.paths)?;
+    key_file::change(&path, &old, &new, Cost::STANDARD)?;
     output::say("the identity has another passphrase now; copies of the file still have the old one")
 }
 
@@ -90,20 +98,27 @@ fn unlock(context: &Context, from: Source) -> Result<(), Failure> {
     if let KeyFile::Plain(_) = file(context)? {
         return Err(KeyError::NotLocked { path }.into());
     }
-    key_file::unlock(&path, &from.present_one()?)?;
+    let old = from.present_one()?;
+    let _still = rotation::hold_off(&context.paths)?;
+    key_file::unlock(&path, &old)?;
     output::say("the identity is not locked any more: whoever has the file is this device")
 }
 
-/// Reads the identity's own file: a credential is for whoever made it to change.
+/// Reads the identity's own file: a credential is for whoever made it to change. Nor does it change while it is one of
+/// two.
 fn file(context: &Context) -> Result<KeyFile, Failure> {
-    match KeyFile::read(&context.paths.identity()) {
-        Err(KeyError::Missing { .. }) => Err(unlock::missing(&context.paths)),
-        file => Ok(file?),
-    }
+    let file = match KeyFile::read(&context.paths.identity()) {
+        Err(KeyError::Missing { .. }) => return Err(unlock::missing(&context.paths)),
+        file => file?,
+    };
+    // Before anybody types a passphrase; what counts is the look after that.
+    rotation::hold_off(&context.paths)?;
+    Ok(file)
 }
 
 impl Source {
-    fn present_one(self) -> Result<Passphrase, Failure> {
+    /// Returns the passphrase that the identity has.
+    pub fn present_one(self) -> Result<Passphrase, Failure> {
         self.check()?;
         if self.stdin { passphrase::from_stdin() } else { passphrase::ask("Passphrase of this device: ") }
     }

@@ -30,6 +30,7 @@ pub mod pair;
 pub mod passphrase;
 pub mod place;
 pub mod restore;
+pub mod rotate;
 pub mod schema;
 pub mod serve;
 pub mod service;
@@ -77,7 +78,7 @@ enum Command {
     Init(init::Args),
     /// Print this device's id
     Id(id::Args),
-    /// Put a passphrase on this device's identity, or take it off
+    /// Put a passphrase on this device's identity, or give the device another key
     #[command(subcommand)]
     Key(key::Command),
     /// Run the daemon in the foreground, as a service does

@@ -20,6 +20,7 @@ use crate::control::types::FolderStatus;
 use crate::control::types::MemberStatus;
 use crate::control::types::PeerStatus;
 use crate::control::types::RatesStatus;
+use crate::control::types::RotationStatus;
 use crate::control::types::SandboxStatus;
 use crate::control::types::Status;
 
@@ -89,6 +90,7 @@ fn text(status: &Status) -> Vec<String> {
     if status.peers.is_empty() {
         lines.push("  none yet: kinfold pair".to_owned());
     }
+    lines.extend(status.rotation.iter().filter(|rotation| !rotation.unheard.is_empty()).map(rotation));
     lines.extend([String::new(), "Sockets".to_owned()]);
     lines.extend(status.sockets.iter().map(|socket| format!("  {}", printable(socket))));
     if status.watch.limit_reached {
@@ -194,6 +196,12 @@ fn folder_notes(folder: &FolderStatus) -> Vec<String> {
     notes
 }
 
+/// Returns in a line what a change of the key waits for.
+fn rotation(rotation: &RotationStatus) -> String {
+    let names: Vec<_> = rotation.unheard.iter().map(|name| escaped(name)).collect();
+    format!("  the next id of this device waits for {}: kinfold key rotate --status", names.join(" and "))
+}
+
 fn peer_row(peer: &PeerStatus) -> Vec<String> {
     let since = peer.since.map(output::local_time);
     let state = match (peer.connected, since) {
@@ -285,6 +293,7 @@ mod tests {
                 in_force: vec!["files".to_owned(), "system calls".to_owned()],
                 ..SandboxStatus::default()
             },
+            rotation: None,
         }
     }
 
@@ -370,6 +379,9 @@ mod tests {
         status.policy.interfaces_away = vec!["wg0".to_owned()];
         status.sandbox.in_force.pop();
         status.sandbox.missing.push("system calls: the kernel refused".to_owned());
+        let since = crate::control::types::Time::from_unix_ns(0);
+        status.rotation =
+            Some(RotationStatus { next: id(4), since, unheard: vec!["t\nv".to_owned(), "nas".to_owned()] });
         status.inbox = 1;
         let text = text(&status).join("\n").replace(&id(1).to_string(), "ID").replace(&id(3).to_string(), "ID-3");
         insta::assert_snapshot!(text, @r#"
@@ -389,6 +401,7 @@ mod tests {
         Devices
           laptop  away  connection refused
             is kinfold running there?
+          the next id of this device waits for t\nv and nas: kinfold key rotate --status
 
         Sockets
           tcp 10.0.0.1:25463 listens

@@ -298,7 +298,7 @@ impl EditError {
             Self::DeviceKnown { name } => {
                 return Some(format!("to rename it: kinfold device rename {} NEW", quoted(name)));
             }
-Self::Label(error) => error.advice(),
+            Self::Label(error) => error.advice(),
             Self::Size(error) => error.advice(),
             Self::Brake(error) => error.advice(),
             Self::Merge(error) => error.advice(),

@@ -55,7 +55,10 @@ mod tests {
         }
         for text in ["", "on", "true", "Pause", "stop"] {
             let error = parse(text).unwrap_err();
-            assert!(error.to_string().contains(&format!("`{text}`")) && error.advice().contains("\"pause\""), "{error}");
+            assert!(
+                error.to_string().contains(&format!("`{text}`")) && error.advice().contains("\"pause\""),
+                "{error}"
+            );
         }
     }
 }

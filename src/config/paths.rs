@@ -94,6 +94,16 @@ impl Paths {
         self.state_dir.join("identity")
     }
 
+    /// Returns where the identity lies that the device is going to have, while it changes its key.
+    pub fn next_identity(&self) -> PathBuf {
+        self.state_dir.join("identity.next")
+    }
+
+    /// Returns where it is noted how far that has come.
+    pub fn rotation(&self) -> PathBuf {
+        self.state_dir.join("rotation.json")
+    }
+
     /// Returns the directory of the configuration.
     pub fn config_dir(&self) -> &Path {
         self.config_file.parent().unwrap_or(&self.config_file)

@@ -48,6 +48,21 @@ pub struct Status {
     /// Rates that all devices together keep to.
     #[serde(default)]
     pub rates: RatesStatus,
+    /// A change of this device's key, while one is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationStatus>,
+}
+
+/// A change of this device's key that is under way.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RotationStatus {
+    /// Who it is going to be.
+    #[serde(with = "device_id")]
+    pub next: DeviceId,
+    /// When that was begun.
+    pub since: Time,
+    /// The devices that do not know of it yet.
+    pub unheard: Vec<String>,
 }
 
 /// Rates that are kept to.

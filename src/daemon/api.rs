@@ -16,7 +16,7 @@ use crate::control::types::{
     ApiError, ApiErrorKind, AskHistory, Conflict, ConflictSide, Damaged, DeviceRef, Event, EventKind, FolderState,
     FolderStatus, Held, HeldFile, HistoryEntry, InboxItem, KeepConflict, LogLine, MemberStatus, MergeConflict,
     MergedConflict, Moving, Offer, PeerStatus, PolicyStatus, RawPath, ReleaseFolder, Released, Restore, Restored,
-    Status, SyncState, Time, Verified, Verify, WatchStatus,
+    RotationStatus, Status, SyncState, Time, Verified, Verify, WatchStatus,
 };
 use crate::daemon::attention;
 use crate::daemon::control::Api;
@@ -146,10 +146,11 @@ impl Daemon {
     pub(super) fn device_name(&self, tag: DeviceTag) -> String {
         let own = self.hub.identity.device_id();
         let state = self.hub.lock();
-        if DeviceTag::of(&own) == tag {
+        let is_tag_of = |id: &DeviceId| DeviceTag::of(id) == tag;
+        if is_tag_of(&own) || state.config.former.iter().any(is_tag_of) {
             return state.config.name.clone();
         }
-        let known = state.config.devices.iter().find(|device| DeviceTag::of(&device.id) == tag);
+        let known = state.config.devices.iter().find(|d| is_tag_of(&d.id) || d.former.iter().any(is_tag_of));
         known.map_or_else(|| tag.to_string(), |device| device.name.clone())
     }
 
@@ -326,13 +327,23 @@ impl Daemon {
         told.collect()
     }
 
+    /// Tells of devices that have another key of late.
+    fn new_keys(&self) -> Vec<InboxItem> {
+        let state = self.hub.lock();
+        let told = state.config.devices.iter().filter_map(|device| {
+            let since_ns = self.hub.new_keys.of(&device.id)?;
+            attention::has_new_key(device, since_ns, wall_ns())
+        });
+        told.collect()
+    }
+
     /// Tells of devices that other devices have revoked, until a person here says so as well, or otherwise.
     fn revocations(&self) -> Vec<InboxItem> {
         let state = self.hub.lock();
         let by_others = state.config.revoked.iter().filter(|revoked| !revoked.said.is_lifted);
         let told = by_others.filter_map(|revoked| {
             let by = revoked.by?;
-            let by = state.config.device(&by).map_or_else(|| by.to_string(), |device| device.name.clone());
+            let by = state.config.device_known_as(&by).map_or_else(|| by.to_string(), |device| device.name.clone());
             Some(attention::revoked(revoked.name.as_deref()?, &revoked.said.device.to_string(), &by))
         });
         told.collect()
@@ -482,6 +493,11 @@ impl Api for Daemon {
             peers: self.peer_statuses(),
             inbox: self.inbox()?.len() as u64,
             sandbox: self.hub.sandbox.status.clone(),
+            rotation: self.hub.rotation().map(|standing| RotationStatus {
+                next: standing.next,
+                since: Time::from_unix_ns(standing.since_ns),
+                unheard: standing.unheard,
+            }),
             watch: WatchStatus { dirs: folders.iter().map(|folder| folder.dirs).sum(), limit_reached },
             folders,
             sockets: self.sockets(),
@@ -501,6 +517,8 @@ impl Api for Daemon {
         let mut items: Vec<_> = away.collect();
         items.extend(self.absences());
         items.extend(self.revocations());
+        items.extend(self.new_keys());
+        items.extend(self.hub.rotation().and_then(|r| attention::unheard(&r.unheard, r.since_ns, wall_ns())));
         items.extend(self.full_disks());
         for (asked, problems) in self.problems() {
             for problem in problems {
@@ -585,7 +603,8 @@ impl Api for Daemon {
     }
 
     fn conflicts(&self, folder: Option<&str>) -> Result<Vec<Conflict>, ApiError> {
-        let own = DeviceTag::of(&self.hub.identity.device_id());
+        let mut own = BTreeSet::from([DeviceTag::of(&self.hub.identity.device_id())]);
+        own.extend(self.hub.lock().config.former.iter().map(DeviceTag::of));
         let mut conflicts = Vec::new();
         for (_, asked) in self.named(folder)? {
             let Ok(copies) = asked.ask(Command::Conflicts) else {
@@ -600,7 +619,7 @@ impl Api for Daemon {
                     device: self.device_name(copy.record.by),
                     time: Time::from_unix_ns(file.map_or(copy.since_ns, |file| file.mtime_ns)),
                     size: file.map_or(0, |file| file.size),
-                    is_mine: copy.record.by == own,
+                    is_mine: own.contains(&copy.record.by),
                     winner: winner.map(|local| {
                         let file = local.record.body.file();
                         ConflictSide {

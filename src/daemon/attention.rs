@@ -3,10 +3,15 @@
 
 use std::time::Duration;
 
+use crate::config::Device;
 use crate::control::types::{InboxItem, Time};
 
 /// A device that was not connected for so long is told of.
 pub const AWAY_MAX: Duration = Duration::from_secs(14 * 86_400);
+/// A device that has not heard of this one's next id for so long is told of.
+pub const UNHEARD_MAX: Duration = Duration::from_secs(3 * 86_400);
+/// For so long it is told that a device has another key.
+pub const NEW_KEY_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// A disk with less room than this, and less than [`DISK_SHARE_MIN`] of it, is nearly full.
 const DISK_ROOM_MIN: u64 = 1 << 30;
 /// One part in so many.
@@ -64,6 +69,47 @@ pub fn revoked(device: &str, id: &str, by: &str) -> InboxItem {
     }
 }
 
+/// Returns what to tell of a device that has come with another key at `since_ns`, if there is anything at `now_ns`: whoever
+/// had its former key could have made that, too.
+pub fn has_new_key(device: &Device, since_ns: i64, now_ns: i64) -> Option<InboxItem> {
+    let age = Duration::from_nanos(u64::try_from(now_ns.saturating_sub(since_ns)).unwrap_or(0));
+    let former = device.former.last().filter(|_| age < NEW_KEY_MAX)?;
+    Some(InboxItem {
+        folder: None,
+        path: None,
+        what: format!("the device {} has another key since {}", device.name, Time::from_unix_ns(since_ns)),
+        advice: format!(
+            "nothing, if `kinfold key rotate` was run there; if not, somebody else has its key: \
+             `kinfold device revoke {}`, and pair the device anew",
+            quoted(&device.name)
+        ),
+        detail: format!("it was {former}, and is {}; this is told for a week", device.id),
+        held: None,
+    })
+}
+
+/// Returns what to tell of devices that keep this one from changing its key, which was begun at `since_ns`, if there is
+/// anything at `now_ns`.
+pub fn unheard(devices: &[String], since_ns: i64, now_ns: i64) -> Option<InboxItem> {
+    let waiting = Duration::from_nanos(u64::try_from(now_ns.saturating_sub(since_ns)).unwrap_or(0));
+    if devices.is_empty() || waiting < UNHEARD_MAX {
+        return None;
+    }
+    Some(InboxItem {
+        folder: None,
+        path: None,
+        what: format!(
+            "the next key of this device waits since {} days for devices that do not know of it",
+            waiting.as_secs() / 86_400
+        ),
+        advice: "connect them; or `kinfold key rotate --now`, after which they have to be paired again; or \
+                 `kinfold key rotate --cancel`"
+            .to_owned(),
+        detail: devices.join(", "),
+        held: None,
+    })
+}
+
 /// Returns a name as a shell reads it.
 pub fn quoted(name: &str) -> String {
     if name.contains(|c: char| !c.is_alphanumeric() && !"-_.".contains(c)) {
@@ -76,6 +122,7 @@ pub fn quoted(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::id::DeviceId;
 
     const DAY: i64 = 86_400_000_000_000;
 
@@ -89,6 +136,31 @@ mod tests {
         assert!(!says(0, 0), "a file system that tells nothing of its size");
         let item = disk("data", "data", 512 << 20, 100 << 30).unwrap();
         assert_eq!(item.what, "its disk is nearly full: 512 MiB are free");
+    }
+
+    #[test]
+    fn a_device_with_another_key_is_told_of_for_a_week() {
+        let [former, id] = [1, 2].map(|n| DeviceId::from_public_key([n; 32]));
+        let mut device = Device::new("my nas", id, vec![]);
+        assert!(has_new_key(&device, DAY, 2 * DAY).is_none(), "it never had another");
+        device.former.push(former);
+        let item = has_new_key(&device, DAY, 2 * DAY).unwrap();
+        assert_eq!(item.what, "the device my nas has another key since 1970-01-02T00:00:00Z");
+        assert!(item.advice.contains("`kinfold device revoke 'my nas'`"), "{}", item.advice);
+        assert!(item.detail.contains(&former.to_string()) && item.detail.contains(&id.to_string()));
+        assert!(has_new_key(&device, 2 * DAY, DAY).is_some(), "a clock that was set back");
+        assert!(has_new_key(&device, DAY, 8 * DAY).is_none());
+    }
+
+    #[test]
+    fn devices_that_keep_the_next_key_waiting_are_told_of_after_three_days() {
+        let devices = ["tv".to_owned(), "nas".to_owned()];
+        assert!(unheard(&devices, 0, 3 * DAY - 1).is_none());
+        assert!(unheard(&[], 0, 9 * DAY).is_none(), "it waits for nobody");
+        assert!(unheard(&devices, 5 * DAY, 0).is_none(), "a clock that was set back");
+        let item = unheard(&devices, 0, 4 * DAY).unwrap();
+        assert_eq!(item.what, "the next key of this device waits since 4 days for devices that do not know of it");
+        assert_eq!(item.detail, "tv, nas");
     }
 
     #[test]

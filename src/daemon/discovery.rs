@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
+use crate::config::Device;
 use crate::daemon::hub::{Hub, chain};
 use crate::daemon::run::{random, wall_ns};
 use crate::engine::session::beacon::{Name, PERIOD, TAG_LEN, TAGS_MAX, period_of};
@@ -74,7 +75,12 @@ impl Hub {
     pub fn to_dial(&self) -> BTreeMap<DeviceId, Vec<SocketAddr>> {
         let state = self.lock();
         let wanted = state.config.devices.iter().filter(|device| !state.sessions.contains_key(&device.id));
-        let ways = wanted.map(|device| (device.id, self.found.ways(&device.id, &device.addresses)));
+        // One that was to change its key may have done so, and answers to its next id alone, where it was before.
+        let ways = wanted.flat_map(|device| {
+            let present = self.found.ways(&device.id, &device.addresses);
+            let next = device.next.map(|next| (next, self.found.ways(&next, &present)));
+            std::iter::once((device.id, present)).chain(next)
+        });
         ways.filter(|(_, ways)| !ways.is_empty()).collect()
     }
 
@@ -120,8 +126,7 @@ impl Plan {
             let state = hub.lock();
             let network = &state.config.network;
             let is_on = network.discovery && !state.config.devices.is_empty();
-            is_on
-                .then(|| (state.config.devices.iter().map(|device| device.id).collect(), network.interfaces.clone()))?
+            is_on.then(|| (state.config.devices.iter().flat_map(Device::ids).collect(), network.interfaces.clone()))?
         };
         // All is told of one port: whoever listens on several is to be found, not described.
         let port = listening.iter().find(|at| !at.ip().is_loopback())?.port();

@@ -23,6 +23,7 @@ impl Hub {
         let first = folders.next().into_iter().collect();
         sender.send(Outgoing::Message(Message::Hello(Hello { name, folders: first })));
         self.tell_revocations(sender);
+        self.tell_next(device, sender);
         folders.for_each(|folder| sender.send(Outgoing::Message(Message::Folder(folder))));
     }
 

@@ -17,22 +17,22 @@ use crate::config::edit::Edit;
 use crate::config::paths::Paths;
 use crate::config::size::HistorySize;
 use crate::config::{self, Config, Network, NetworkMode};
-use crate::daemon::Ended;
 use crate::daemon::discovery::Found;
 use crate::daemon::events::{Events, What};
 use crate::daemon::folder::{Command, FolderHandle, FromPeer, Settings};
+use crate::daemon::keeper::PrivateKey;
 use crate::daemon::metered::{self, Lookout};
 use crate::daemon::peer::{self, Outgoing, PeerSender};
 use crate::daemon::pool::Pool;
 use crate::daemon::rates::{Flow, Metering};
 use crate::daemon::rests::{self, Rest};
+use crate::daemon::rotation::Rotations;
 use crate::daemon::run::wall_ns;
 use crate::daemon::sandbox::Sandbox;
 use crate::daemon::sightings::Sightings;
 use crate::disk::ignore::Gitignores;
 use crate::engine::chunk::VerifiedChunk;
 use crate::engine::folder::Input;
-use crate::engine::session::gate::PairKeys;
 use crate::engine::session::renewal::KIND_MIN;
 use crate::keys::identity::Identity;
 use crate::model::id::{DeviceId, FolderId};
@@ -139,6 +139,10 @@ pub struct Hub {
     pub sightings: Sightings,
     /// Where devices were found.
     pub found: Found,
+    /// Changes of keys that are under way.
+    pub(super) rotations: Rotations,
+    /// When devices came with another key.
+    pub(super) new_keys: Sightings,
     /// What happened of late.
     pub events: Arc<Events>,
     /// Where it listens and by which interfaces, as the configuration said at the start.
@@ -163,6 +167,7 @@ impl Hub {
         lookout: Option<Lookout>,
     ) -> Arc<Self> {
         let sightings = Sightings::open(paths.state_dir.join("last-seen.json"));
+        let new_keys = Sightings::open(paths.state_dir.join("new-keys.json"));
         let network = config.network.clone();
         endpoint.set_interfaces(network.interfaces.clone());
         let empty = Config { devices: Vec::new(), folders: Vec::new(), ..config };
@@ -189,6 +194,8 @@ impl Hub {
             lookout,
             sightings,
             found: Found::default(),
+            rotations: Rotations::default(),
+            new_keys,
             events: Arc::default(),
             network,
             listening: Mutex::default(),
@@ -213,13 +220,15 @@ impl Hub {
 
     // ---------------------------------------------------------------------------- configuration
 
-    /// Reads the configuration file and puts it in force.
+    /// Reads the configuration file and puts it in force, and looks at the keys.
     ///
     /// # Errors
     /// The file is not valid; then nothing changes.
     pub fn reload(self: &Arc<Self>) -> Result<(), config::error::ConfigError> {
-        let config = Config::load(&self.paths)?;
-        self.apply(config);
+        if self.look_at_keys() {
+            self.apply(Config::load(&self.paths)?);
+            self.tell_next_to_all();
+        }
         Ok(())
     }
 
@@ -287,6 +296,7 @@ impl Hub {
         self.complete_accepts();
         self.share_all();
         self.tell_revocations_to_all(&revoked_before);
+        self.take_next_if_all_know();
         self.say_changed();
     }
 
@@ -354,29 +364,6 @@ impl Hub {
         }
     }
 
-    fn apply_devices(&self, state: &mut State, config: &Config) {
-        for old in &state.config.devices {
-            if config.device(&old.id).is_none() {
-                self.endpoint.distrust(&old.id);
-                if let Some(session) = state.sessions.get(&old.id) {
-                    session.sender.cut();
-                }
-                state.troubles.remove(&old.id);
-            }
-        }
-        for device in &config.devices {
-            if state.config.device(&device.id).is_some() {
-                continue;
-            }
-            let trusted = self.identity.agree(&device.id).map_err(|error| error.to_string()).and_then(|shared| {
-                self.endpoint.trust(device.id, PairKeys::derive(&shared)).map_err(|error| error.to_string())
-            });
-            if let Err(error) = trusted {
-                tracing::error!(device = device.name, error, "this device cannot be trusted");
-            }
-        }
-    }
-
     fn settings_of(&self, folder: &config::Folder) -> Settings {
         let history_bytes_max = match folder.history.size {
             HistorySize::Bytes(bytes) => bytes,
@@ -420,6 +407,7 @@ impl Hub {
     /// newer.
     pub fn begin_session(self: &Arc<Self>, connection: Connection) {
         let link = connection.link().clone();
+        self.promote(&link.peer);
         let number = self.sessions_begun.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, queue) = peer::queue(number, connection.cutter(), Flow::with(&self.rates, &link.peer));
         let (reader, mut writer) = connection.split_renewing(self.endpoint.clone(), renewal::monotonic());
@@ -568,6 +556,8 @@ impl Hub {
                 Message::Folder(folder) => self.hear_of_folder(device, number, folder),
                 Message::Unshare(folder) => self.hear_unshared(device, number, folder),
                 Message::Trust(said) => self.hear_revocations(device, &said),
+                Message::NextId(next) => self.hear_next(device, sender, next),
+                Message::NextNoted(next) => self.hear_noted(device, &next),
                 Message::Chunk(header) => {
                     if let Some(folder) = self.folder_of_request(header.request) {
                         // The hash is computed here, on the session's own thread.
@@ -694,13 +684,15 @@ impl Hub {
         }
     }
 
-    /// Tells a folder who its other members are.
+    /// Tells a folder who its other members are, and who of them was somebody else before.
     fn tell_members(&self, id: &FolderId) {
         let own = self.identity.device_id();
         let state = self.lock();
         if let (Some(folder), Some(Slot::Running(handle))) = (state.config.folder(id), state.folders.get(id)) {
             let members = folder.members.lines().iter().filter(|line| line.right.is_some() && line.device != own);
             let members = members.map(|line| line.device).collect();
+            let renamed = state.config.devices.iter().flat_map(|d| d.former.iter().map(|former| (*former, d.id)));
+            handle.commands.send(Command::Input(Input::Renamed(renamed.collect()))).ok();
             handle.commands.send(Command::Input(Input::Members(members))).ok();
         }
     }
@@ -798,15 +790,15 @@ impl Hub {
     /// Notes why a device is not connected.
     pub fn note_trouble(&self, device: DeviceId, trouble: Trouble) {
         let mut state = self.lock();
-        if !state.sessions.contains_key(&device) {
+        if !state.sessions.contains_key(&device) && state.config.device(&device).is_some() {
             state.troubles.insert(device, trouble);
         }
     }
 
     // ----------------------------------------------------------------------------------- ending
 
-    /// Ends all sessions and folders, in this order. Returns how the daemon ends.
-    pub fn stop(&self) -> Ended {
+    /// Ends all sessions and folders, in this order. Returns the key of the next daemon, where there is to be one.
+    pub fn stop(&self) -> Option<PrivateKey> {
         let (sessions, folders) = {
             let mut state = self.lock();
             state.is_stopping = true;
@@ -827,10 +819,7 @@ impl Hub {
         if let Some(pool) = pool.and_then(Arc::into_inner) {
             pool.finish();
         }
-        match self.again.load(Ordering::Relaxed) {
-            true => Ended::ToBeginAgain,
-            false => Ended::ForGood,
-        }
+        self.again.load(Ordering::Relaxed).then(|| self.next_private_key())
     }
 }
 

@@ -16,9 +16,10 @@
 //! None outlives the one that it hangs on: the kernel sees to that.
 //!
 //! The identity is opened once, by what a person or the system has started: it may need a passphrase, and nobody is
-//! there to be asked again. The private key goes from there to the keeper and on to each later daemon through a pipe
+//! there to be asked again. The private key goes from there to the keeper and on to each later daemon through a socket
 //! between the two, never by arguments, environment or disk. So it does not matter either what becomes of the identity's
 //! file meanwhile. The secret in that file, of which the key is derived, goes no further than the process that read it.
+//! A daemon that is to begin again hands a key back, for the next one: another one where the device has changed its key.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -44,7 +45,7 @@ use zeroize::Zeroizing;
 use crate::config::file::create_private_dir;
 use crate::config::paths::Paths;
 use crate::control::client::Client;
-use crate::daemon::{DYING_PATIENCE, Ended, LOCK_PATIENCE, ServeOptions, control, lock, sandbox, serve};
+use crate::daemon::{DYING_PATIENCE, LOCK_PATIENCE, ServeOptions, control, lock, sandbox, serve};
 use crate::keys::identity::Identity;
 
 /// The exit code of a daemon that wants to be started again, with what its configuration says now.
@@ -63,7 +64,7 @@ mod word {
     pub const RELOADING: u8 = b'r';
     /// It has done so.
     pub const RELOADED: u8 = b'd';
-    /// It needs to begin again: from now on the daemon is the keeper's.
+    /// It needs to begin again: from now on the daemon is the keeper's. The private key of that follows.
     pub const AGAIN: u8 = b'a';
     /// Somebody wants the keeper's daemon to end, to be interrupted, to read its configuration anew.
     pub const TERMINATE: u8 = b'T';
@@ -95,7 +96,7 @@ impl Line {
 }
 
 /// The private key of a device, on its way from one process to the next.
-type PrivateKey = Zeroizing<[u8; 32]>;
+pub type PrivateKey = Zeroizing<[u8; 32]>;
 
 /// Is the daemon until it ends, and then, where it needs to begin again, whoever waits for the next ones. Returns
 /// the exit code. It must be the only thread of this process.
@@ -147,8 +148,8 @@ fn serve_with(paths: &Paths, options: ServeOptions, as_keeper: &[OsString], iden
     let line = Arc::new(Line(ours));
     let ended = serve(paths.clone(), options, identity, socket.into(), Some(line.clone()));
     let code = match ended {
-        Ok(Ended::ForGood) => Ok(0),
-        Ok(Ended::ToBeginAgain) => wait_for_next(&line),
+        Ok(None) => Ok(0),
+        Ok(Some(key)) => wait_for_next(&line, key),
         Err(error) => Err(error),
     };
     // It takes the socket's file away, which may lie where we reach nothing.
@@ -158,8 +159,11 @@ fn serve_with(paths: &Paths, options: ServeOptions, as_keeper: &[OsString], iden
 }
 
 /// Leaves the daemon to the keeper and passes on what it is to be told, until it ends.
-fn wait_for_next(line: &Line) -> anyhow::Result<u8> {
+fn wait_for_next(line: &Line, key: PrivateKey) -> anyhow::Result<u8> {
     line.say(word::AGAIN);
+    // A keeper that is gone shows below.
+    (&line.0).write_all(key.as_slice()).ok();
+    drop(key);
     small_runtime()?.block_on(async {
         let mut signals = Signals::take()?;
         let mut replies = tokio_stream(&line.0)?;
@@ -200,7 +204,7 @@ pub fn stand_by(paths: &Paths, parent: i32, as_daemon: &[OsString]) -> anyhow::R
     let socket = OwnedFd::from(sandbox::process::inherit(parent)?);
     sandbox::process::harden_keeper();
     let line = UnixStream::from(io::stdin().as_fd().try_clone_to_owned().context("the daemon handed no line over")?);
-    let key = take_key(line.as_fd())?;
+    let mut key = take_key(line.as_fd())?;
     let code = small_runtime()?.block_on(async {
         // A terminal sends its signals to all processes; what they mean is for the daemon to say.
         let mut signals = Signals::take()?;
@@ -208,7 +212,10 @@ pub fn stand_by(paths: &Paths, parent: i32, as_daemon: &[OsString]) -> anyhow::R
         attend(&paths.socket);
         while let Some(line) = &mut line {
             match line.read_u8().await {
-                Ok(word::AGAIN) => break,
+                Ok(word::AGAIN) => {
+                    line.read_exact(key.as_mut_slice()).await.context("no identity was handed over")?;
+                    break;
+                }
                 Ok(word::STOPPING) => tell(&[NotifyState::Stopping]),
                 Ok(word::RELOADING) => tell(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?]),
                 Ok(word::RELOADED) => tell(&[NotifyState::Ready]),
@@ -217,7 +224,7 @@ pub fn stand_by(paths: &Paths, parent: i32, as_daemon: &[OsString]) -> anyhow::R
                 Err(_) => return Ok(()),
             }
         }
-        let code = keep_on(paths, &key, as_daemon, &socket, &mut signals, &mut line, None).await?;
+        let code = keep_on(paths, key, as_daemon, &socket, &mut signals, &mut line, None).await?;
         if let Some(line) = &mut line {
             line.write_u8(code).await.ok();
         }
@@ -244,7 +251,7 @@ pub fn keep(paths: &Paths, identity: Identity, as_daemon: &[OsString], log: Opti
         // Taken before the first child, so that no signal is missed.
         let mut signals = Signals::take()?;
         attend(&paths.socket);
-        keep_on(paths, &key, as_daemon, &socket, &mut signals, &mut None, log).await
+        keep_on(paths, key, as_daemon, &socket, &mut signals, &mut None, log).await
     });
     std::fs::remove_file(&paths.socket).ok();
     code
@@ -254,7 +261,7 @@ pub fn keep(paths: &Paths, identity: Identity, as_daemon: &[OsString], log: Opti
 /// none, by our own signals.
 async fn keep_on(
     paths: &Paths,
-    key: &PrivateKey,
+    mut key: PrivateKey,
     as_daemon: &[OsString],
     socket: &OwnedFd,
     signals: &mut Signals,
@@ -266,15 +273,17 @@ async fn keep_on(
         if let Some(log) = log {
             daemon.stderr(log.try_clone()?);
         }
-        daemon.stdin(Stdio::piped()).env(SQLITE_TMPDIR, &paths.state_dir);
+        let (ours, theirs) = UnixStream::pair().context("the system gives no sockets")?;
+        daemon.stdin(Stdio::from(OwnedFd::from(theirs))).env(SQLITE_TMPDIR, &paths.state_dir);
         // The service manager hears the keeper alone.
         daemon.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
-        let mut child = daemon.spawn().context("cannot start the daemon")?;
-        let handed = child.stdin.take().map(|mut stdin| stdin.write_all(key.as_slice()));
-        // One that has ended without it says why, or how it ended does.
-        handed.transpose().ok();
+        // It waits there until the daemon takes it.
+        (&ours).write_all(key.as_slice()).context("the system gives no sockets")?;
+        let child = daemon.spawn().context("cannot start the daemon")?;
+        // With its copy of the other end goes the last one but the daemon's own.
+        drop(daemon);
         match wait(child, signals, line).await? {
-            Some(AGAIN) => {}
+            Some(AGAIN) => key = take_key(ours.as_fd())?,
             code => return Ok(code.unwrap_or(0)),
         }
     }
@@ -286,6 +295,16 @@ async fn keep_on(
 /// This process was not started by a keeper.
 pub fn take_identity() -> anyhow::Result<Identity> {
     Ok(Identity::from_private_key(&*take_key(io::stdin().as_fd())?))
+}
+
+/// Hands the keeper the private key of the daemon that it is to start next.
+pub fn hand_back(key: &PrivateKey) -> anyhow::Result<()> {
+    let mut rest = key.as_slice();
+    while !rest.is_empty() {
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(io::stdin().as_fd(), rest));
+        rest = &rest[written.context("the keeper cannot be told who it starts next")?..];
+    }
+    Ok(())
 }
 
 /// Reads a private key, and nothing beyond it. Not by what std has for standard input, which would keep a copy.

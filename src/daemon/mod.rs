@@ -35,6 +35,7 @@ pub mod recover;
 #[cfg(test)]
 mod recover_tests;
 mod rests;
+pub mod rotation;
 mod run;
 mod sandbox;
 mod seen;
@@ -60,7 +61,7 @@ use crate::config::{Config, Network};
 use crate::control::log::LogRing;
 use crate::daemon::discovery::keep_discovering;
 use crate::daemon::hub::{Hub, Listening, Trouble};
-use crate::daemon::keeper::Line;
+use crate::daemon::keeper::{Line, PrivateKey};
 use crate::daemon::metered::Lookout;
 use crate::daemon::pool::Pool;
 use crate::daemon::sandbox::Sandbox;
@@ -88,6 +89,8 @@ const GOODBYE_PATIENCE: Duration = Duration::from_secs(3);
 const INTERFACE_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between two looks at where the folders lie, and at the clock for those that rest.
 const LOOK_PAUSE: Duration = Duration::from_secs(2);
+/// Pause between two words to peers that have not noted who this device is going to be.
+const TELL_PAUSE: Duration = Duration::from_secs(10);
 /// Pause between two notes of which devices are connected.
 const SIGHTING_PAUSE: Duration = Duration::from_secs(600);
 /// Longest pause between two dials.
@@ -135,21 +138,26 @@ pub struct Unable {
 pub fn serve_for(keeper: i32, paths: Paths, options: ServeOptions) -> anyhow::Result<Ended> {
     let socket = sandbox::process::inherit(keeper)?;
     let identity = keeper::take_identity()?;
-    serve(paths, options, identity, socket, None)
+    match serve(paths, options, identity, socket, None)? {
+        None => Ok(Ended::ForGood),
+        Some(key) => keeper::hand_back(&key).map(|()| Ended::ToBeginAgain),
+    }
 }
 
-/// The same, by whoever holds the identity and the control socket.
+/// The same, by whoever holds the identity and the control socket. Returns the key of the next daemon, where there is to
+/// be one.
 fn serve(
     paths: Paths,
     options: ServeOptions,
     identity: Identity,
     socket: UnixListener,
     line: Option<Arc<Line>>,
-) -> anyhow::Result<Ended> {
-    let config = Config::load(&paths)?;
+) -> anyhow::Result<Option<PrivateKey>> {
     create_private_dir(&paths.state_dir).with_context(|| format!("cannot use {}", paths.state_dir.display()))?;
     // A keeper that was killed has a daemon that is just dying; it holds this a moment longer.
     let _lock = lock(&paths, "serving.lock", DYING_PATIENCE)?;
+    let identity = rotation::present(&paths, identity)?;
+    let config = rotation::finish(&paths)?.map_or_else(|| Config::load(&paths), Ok)?;
     // Once confined, this process starts no other.
     let lookout = metered::matters(&config).then(|| Lookout::start(&options.as_lookout));
     let sandbox = sandbox::enter(&paths, &config, options.require_sandbox)?;
@@ -197,7 +205,7 @@ async fn run(
     (sandbox, lookout): (Sandbox, Option<Lookout>),
     socket: UnixListener,
     line: Option<Arc<Line>>,
-) -> anyhow::Result<Ended> {
+) -> anyhow::Result<Option<PrivateKey>> {
     let local = Local {
         device: identity.device_id(),
         private: identity.private_key(),
@@ -231,7 +239,11 @@ async fn run(
     {
         // Indices are opened here, which may take a while.
         let hub = hub.clone();
-        tokio::task::spawn_blocking(move || hub.apply(config)).await?;
+        tokio::task::spawn_blocking(move || {
+            hub.look_at_keys();
+            hub.apply(config);
+        })
+        .await?;
     }
     begin.send_replace(true);
     let (arrivals, mut arrived) = mpsc::channel(16);
@@ -364,9 +376,13 @@ async fn keep_listening(
 /// still lie in the directories that this process may reach: a disk that is mounted late is another directory than the
 /// one that was there. Looks at the clock, too: a timer would not know that it was set, or that the machine slept.
 async fn keep_looking(hub: Arc<Hub>) {
-    let mut noted = Instant::now();
+    let (mut noted, mut told) = (Instant::now(), Instant::now());
     loop {
         tokio::time::sleep(LOOK_PAUSE).await;
+        let is_to_tell = told.elapsed() > TELL_PAUSE;
+        if is_to_tell {
+            told = Instant::now();
+        }
         let is_due = noted.elapsed() > SIGHTING_PAUSE;
         if is_due {
             noted = Instant::now();
@@ -376,6 +392,9 @@ async fn keep_looking(hub: Arc<Hub>) {
             hub.check_places();
             hub.cut_strayed();
             hub.check_rests();
+            if is_to_tell {
+                hub.tell_next_to_all();
+            }
             if is_due {
                 hub.keep_sightings();
             }

@@ -1,5 +1,6 @@
 //! When each trusted device was last connected, kept across restarts: so that a person is told of one that has been
-//! away for long, and what was not brought to it in time is no surprise.
+//! away for long, and what was not brought to it in time is no surprise. And when one was first met with another key than
+//! before, which a person is told as well.
 //!
 //! A small file of JSON, for people may read it. Nothing is decided by it: one that is missing or broken is begun anew.
 

@@ -1,18 +1,43 @@
-//! Revocations: what devices tell each other of those that were lost or stolen.
+//! Who is let in; and revocations: what devices tell each other of those that were lost or stolen.
 //!
-//! A device is believed that is an owner of a folder here, for who may hand out a folder may also say who is to have it
+//! Of a revocation a device is believed that is an owner of a folder here, for who may hand out a folder may also say who is to have it
 //! no longer. What is heard is handed on, so that it also reaches those who were away.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::daemon::hub::Hub;
+use crate::config::{Config, Device};
+use crate::daemon::hub::{Hub, State};
 use crate::daemon::peer::{Outgoing, PeerSender};
+use crate::engine::session::gate::PairKeys;
 use crate::model::id::DeviceId;
 use crate::model::revocation::Revocation;
 use crate::model::rights::Right;
 use crate::wire::message::Message;
 
 impl Hub {
+    /// Lets in the devices of a configuration, and those that they will be, and no others.
+    pub(super) fn apply_devices(&self, state: &mut State, config: &Config) {
+        let ids = |config: &Config| config.devices.iter().flat_map(Device::ids).collect::<BTreeSet<DeviceId>>();
+        let (before, after) = (ids(&state.config), ids(config));
+        for gone in before.difference(&after) {
+            self.endpoint.distrust(gone);
+            if let Some(session) = state.sessions.get(gone) {
+                session.sender.cut();
+            }
+            state.troubles.remove(gone);
+        }
+        for new in after.difference(&before) {
+            let trusted = self.identity.agree(new).map_err(|error| error.to_string()).and_then(|shared| {
+                self.endpoint.trust(*new, PairKeys::derive(&shared)).map_err(|error| error.to_string())
+            });
+            if let Err(error) = trusted {
+                let name = config.device_known_as(new).map(|device| device.name.as_str());
+                tracing::error!(device = name, id = %new, error, "this device cannot be trusted");
+            }
+        }
+    }
+
     /// Tells one peer what was said of devices.
     pub(super) fn tell_revocations(&self, sender: &PeerSender) {
         let said: Vec<Revocation> = self.lock().config.revoked.iter().map(|revoked| revoked.said).collect();

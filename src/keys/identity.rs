@@ -34,7 +34,7 @@ impl Identity {
     /// [`KeyError::Exists`] if there is a file of any kind; it is left alone.
     pub fn create(path: &Path) -> Result<Self, KeyError> {
         let seed = Seed::random().ok_or(KeyError::Randomness)?;
-        key_file::create(path, &seed)?;
+        key_file::create(path, seed.as_bytes())?;
         Ok(Self::from_seed(&seed))
     }
 

@@ -107,6 +107,15 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// It has no passphrase, and is to take the place of one that has.
+    #[error(
+        "the identity {path:?} has no passphrase, and the one that it would replace has: \
+         run `kinfold key rotate --cancel`, and begin again"
+    )]
+    LessKept {
+        /// The file.
+        path: PathBuf,
+    },
     /// It was locked as that of another device.
     #[error("the identity {} opens, but it is not that of {device}, as it says", .path.display())]
     OtherDevice {
@@ -207,6 +216,60 @@ pub fn unlock(path: &Path, passphrase: &Passphrase) -> Result<(), KeyError> {
     replace(path, seed.as_bytes())
 }
 
+/// Makes the identity that the device of the one at `present` is going to have, durably: under the same passphrase, where
+/// that has one. Returns both. What there is at `next` is replaced.
+pub fn create_next(
+    present: &Path,
+    next: &Path,
+    passphrase: Option<&Passphrase>,
+) -> Result<(Identity, Identity), KeyError> {
+    let seed = Seed::random().ok_or(KeyError::Randomness)?;
+    let (own, text) = match (KeyFile::read(present)?, passphrase) {
+        (KeyFile::Plain(own), _) => (own, None),
+        (KeyFile::Locked(_), None) => return Err(KeyError::Locked { path: present.to_owned() }),
+        (KeyFile::Locked(sealed), Some(passphrase)) => {
+            let own = seed_of(&sealed, passphrase, present)?;
+            (own, Some(sealed_text(next, &seed, passphrase, sealed.cost())?))
+        }
+    };
+    sweep(next)?;
+    create(next, text.as_ref().map_or(seed.as_bytes().as_slice(), |text| text.as_bytes()))?;
+    Ok((Identity::from_seed(&own), Identity::from_seed(&seed)))
+}
+
+/// Puts the identity at `next` in the place of the one at `path`, whose key is gone with that.
+///
+/// On `Ok` the change survives a power cut. On `Err` there is the old one or the new at `path`, whole; a crash leaves the
+/// same.
+///
+/// # Errors
+/// [`KeyError::LessKept`] if the one has a passphrase and the other has none: what a person has locked stays locked.
+pub fn succeed(path: &Path, next: &Path) -> Result<(), KeyError> {
+    let _turn = take_turn(path)?;
+    if let (KeyFile::Locked(_), KeyFile::Plain(_)) = (KeyFile::read(path)?, KeyFile::read(next)?) {
+        return Err(KeyError::LessKept { path: next.to_owned() });
+    }
+    let replaced = fs::rename(next, path).and_then(|()| File::open(parent_of(path))?.sync_all());
+    replaced.map_err(|source| io_error("replace", path, source))
+}
+
+/// Takes an identity away, and what crashes have left beside it while it was made: that may hold its key. Returns whether
+/// it was there.
+pub fn sweep(path: &Path) -> Result<bool, KeyError> {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let mut was_there = false;
+    for entry in fs::read_dir(parent_of(path)).map_err(|source| io_error("look for drafts of", path, source))? {
+        let entry = entry.map_err(|source| io_error("look for drafts of", path, source))?;
+        let found = entry.file_name();
+        let Some(rest) = found.as_encoded_bytes().strip_prefix(name) else { continue };
+        if rest.is_empty() || (rest.starts_with(b".") && rest.ends_with(b".tmp")) {
+            fs::remove_file(entry.path()).map_err(|source| io_error("remove", &entry.path(), source))?;
+            was_there |= rest.is_empty();
+        }
+    }
+    Ok(was_there)
+}
+
 fn read_locked(path: &Path) -> Result<Sealed, KeyError> {
     match KeyFile::read(path)? {
         KeyFile::Locked(sealed) => Ok(sealed),
@@ -296,9 +359,9 @@ fn check(path: &Path, found: &fs::Metadata) -> Result<(), KeyError> {
 
 /// Writes a file that did not exist: under another name first, then linked, which fails where something
 /// has the name. So the name never stands for half a secret.
-pub(crate) fn create(path: &Path, seed: &Seed) -> Result<(), KeyError> {
+pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
     let staged = staged_path(path)?;
-    let written = write_staged(&staged, seed).and_then(|()| fs::hard_link(&staged, path));
+    let written = write_staged(&staged, bytes).and_then(|()| fs::hard_link(&staged, path));
     let removed = fs::remove_file(&staged);
     match written {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(KeyError::Exists { path: path.to_owned() }),
@@ -309,9 +372,9 @@ pub(crate) fn create(path: &Path, seed: &Seed) -> Result<(), KeyError> {
     }
 }
 
-fn write_staged(staged: &Path, seed: &Seed) -> io::Result<()> {
+fn write_staged(staged: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(staged)?;
-    file.write_all(seed.as_bytes())?;
+    file.write_all(bytes)?;
     file.sync_all()
 }
 
@@ -487,6 +550,59 @@ mod tests {
         write(&path, sealed.to_string().as_bytes(), 0o600);
         let refused = unlock(&path, &passphrase("one")).unwrap_err();
         assert!(matches!(refused, KeyError::OtherDevice { device: said, .. } if said == device));
+    }
+
+    #[test]
+    fn the_next_identity_takes_the_place_and_leaves_nothing_of_the_former() {
+        let (dir, path) = place();
+        let next = dir.path().join("identity.next");
+        let own = Identity::create(&path).unwrap();
+        assert!(matches!(succeed(&path, &next), Err(KeyError::Missing { .. })), "there is none");
+        write(&next, b"left by a crash", 0o644);
+        let (present, made) = create_next(&path, &next, None).unwrap();
+        assert_eq!(present.device_id(), own.device_id());
+        assert_ne!(made.device_id(), own.device_id());
+        assert_eq!(Identity::open(&next).unwrap().private_key(), made.private_key());
+        succeed(&path, &next).unwrap();
+        assert_eq!(Identity::open(&path).unwrap().device_id(), made.device_id());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, MODE);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_next_identity_of_a_locked_one_is_locked_alike_or_takes_no_place() {
+        let (dir, path) = place();
+        let next = dir.path().join("identity.next");
+        Identity::create(&path).unwrap();
+        lock(&path, &passphrase("one"), CHEAP).unwrap();
+        let locked = fs::read(&path).unwrap();
+        assert!(matches!(create_next(&path, &next, None), Err(KeyError::Locked { .. })));
+        let wrong = create_next(&path, &next, Some(&passphrase("two")));
+        assert!(matches!(wrong, Err(KeyError::Seal { source: SealError::Wrong, .. })));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is made without the passphrase");
+
+        let (_, made) = create_next(&path, &next, Some(&passphrase("one"))).unwrap();
+        let sealed = read_locked(&next).unwrap();
+        assert_eq!((sealed.device_id(), sealed.cost()), (made.device_id(), CHEAP));
+        assert_eq!(open_locked(&sealed, &passphrase("one"), &next).unwrap().private_key(), made.private_key());
+        unlock(&next, &passphrase("one")).unwrap();
+        assert!(matches!(succeed(&path, &next), Err(KeyError::LessKept { .. })));
+        assert_eq!(fs::read(&path).unwrap(), locked);
+        lock(&next, &passphrase("one"), CHEAP).unwrap();
+        succeed(&path, &next).unwrap();
+        assert_eq!(KeyFile::read(&path).unwrap().device_id(), made.device_id());
+    }
+
+    #[test]
+    fn an_identity_is_swept_with_its_drafts_and_nothing_else() {
+        let (dir, path) = place();
+        for name in ["identity", "identity.0123456789abcdef.tmp", "identity.next", "identity2.tmp", "other.tmp"] {
+            write(&dir.path().join(name), b"something", 0o600);
+        }
+        assert!(sweep(&path).unwrap() && !sweep(&path).unwrap());
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["identity.next", "identity2.tmp", "other.tmp"]);
     }
 
     #[test]

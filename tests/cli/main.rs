@@ -16,6 +16,7 @@ mod import;
 mod keys;
 mod manual;
 mod packaging;
+mod rotate;
 mod service;
 
 use std::fs;

@@ -8,19 +8,27 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use kinfold::keys::identity::Identity;
+use kinfold::keys::key_file::{KeyFile, open_locked};
+use kinfold::keys::passphrase::Passphrase;
 
 use crate::confined::{Pids, add_folder_beyond, has_files, pids};
 use crate::lab::{DATA, Device, Lab, wait_settled, wait_until};
 use crate::live::OnTerminal;
 use crate::pairing::Host;
+use crate::puppet::id_of;
 
 const PASSPHRASE: &str = "correct horse battery";
 
 /// Runs a command with a text in its standard input; it has to do what it is asked.
 fn with_stdin(device: &Device, args: &[&str], text: &str) {
+    assert_eq!(code_with_stdin(device, args, text), 0, "{args:?}");
+}
+
+/// The same, and returns its exit code.
+fn code_with_stdin(device: &Device, args: &[&str], text: &str) -> i32 {
     let mut child = device.command(args).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "{args:?}");
+    child.wait().unwrap().code().unwrap()
 }
 
 fn lock(device: &Device) {
@@ -113,6 +121,53 @@ fn a_locked_device_pairs_and_syncs_and_begins_again_with_its_passphrase_as_a_cre
 }
 
 #[test]
+fn a_locked_device_changes_its_key_while_it_runs_and_is_locked_as_before() {
+    let lab = Lab::new();
+    let (a, b) = lab.pair();
+    lock(&a);
+    let file = a.home.join("state/identity");
+    let dir = credentials(&lab, "kinfold.passphrase", PASSPHRASE.as_bytes());
+    a.serve_with(|command| given(command, &dir));
+    b.serve();
+    a.write("before", "written before");
+    wait_settled(&[&a, &b]);
+    b.stop();
+
+    let former = id_of(&a);
+    assert_eq!(a.cli(&["key", "rotate"]).code, 2, "nobody is here to be asked");
+    let rotate = ["key", "rotate", "--stdin"];
+    assert_eq!(code_with_stdin(&a, &rotate, "not it\n"), 6);
+    assert!(!a.home.join("state/identity.next").exists());
+    with_stdin(&a, &rotate, &format!("{PASSPHRASE}\n"));
+    // From here on it has the next key by the present one, also when it is started anew.
+    wait_until("the daemon has both", || a.status().rotation.is_some());
+    let refused = a.cli(&["key", "unlock", "--stdin"]);
+    assert!(refused.code == 1 && refused.stderr.contains("the key of this device is being changed"), "{refused:?}");
+    a.kill9();
+    a.serve_with(|command| given(command, &dir));
+    fs::remove_dir_all(&dir).unwrap();
+    b.serve();
+    wait_until("it has its next key", || id_of(&a) != former);
+    a.write("after", "written after that");
+    wait_settled(&[&a, &b]);
+
+    let KeyFile::Locked(sealed) = KeyFile::read(&file).unwrap() else { panic!("it is not locked any more") };
+    let passphrase = Passphrase::read_line(&mut PASSPHRASE.as_bytes()).unwrap();
+    let identity = open_locked(&sealed, &passphrase, &file).unwrap();
+    assert_eq!(identity.device_id(), id_of(&a));
+    check_memory(&a, &identity, &[("the passphrase", PASSPHRASE.as_bytes())]);
+    if has_files(&a) {
+        add_folder_beyond(&lab, &a);
+        assert_eq!(a.status().device.id, identity.device_id(), "the keeper starts it as who it is now");
+    }
+    a.stop();
+    let dir = credentials(&lab, "kinfold.passphrase", PASSPHRASE.as_bytes());
+    a.serve_with(|command| given(command, &dir));
+    b.write("again", "written at last");
+    wait_settled(&[&a, &b]);
+}
+
+#[test]
 fn an_identity_that_is_locked_while_the_daemon_runs_matters_at_the_next_start_alone() {
     let lab = Lab::new();
     let a = lab.device("a");
@@ -190,6 +245,8 @@ fn an_identity_that_is_a_credential_needs_no_file() {
         add_folder_beyond(&lab, &a);
         assert_eq!(a.id(), id);
     }
+    let refused = a.cli(&["key", "rotate"]);
+    assert!(refused.code == 1 && refused.stderr.contains("is a credential"), "{refused:?}");
     a.stop();
     assert_eq!(a.cli(&["id"]).code, 1);
     // Nothing makes another one.

@@ -30,6 +30,7 @@ mod puppet;
 mod race;
 mod revoked;
 mod rot;
+mod rotate;
 mod service;
 mod sharing;
 mod storms;

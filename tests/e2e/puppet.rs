@@ -1,6 +1,7 @@
 //! A device without a daemon, which says what it likes.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use kinfold::engine::session::gate::PairKeys;
 use kinfold::engine::session::handshake::{Local, Versions};
@@ -24,9 +25,20 @@ pub struct Puppet {
 impl Puppet {
     /// Makes a key for it.
     pub fn new(lab: &Lab, name: &str) -> Self {
-        let identity = Identity::create(&lab.path(name)).unwrap();
+        let path = lab.path(name);
+        Identity::create(&path).unwrap();
+        Self::open(&path)
+    }
+
+    /// Takes a key that is there.
+    pub fn open(path: &Path) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { identity, runtime }
+        Self { identity: Identity::open(path).unwrap(), runtime }
+    }
+
+    /// Returns its key.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Returns its id.

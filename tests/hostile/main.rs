@@ -11,6 +11,7 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod lab;
 #[path = "../e2e/puppet.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod puppet;
 
 use std::collections::BTreeMap;

@@ -74,6 +74,7 @@ fn status(folders: Vec<FolderStatus>, peers: Vec<PeerStatus>) -> Status {
         inbox: 1,
         sandbox: SandboxStatus::default(),
         rates: RatesStatus::default(),
+        rotation: None,
     }
 }
 

@@ -173,6 +173,26 @@ pub const NOTES: &[Note] = &[
         )],
     },
     Note {
+        page: "kinfold-key-rotate",
+        about: &[
+            "The next key is made beside the present one, and the other devices are told its id as they connect. Once all \
+             of them have written it down, the device has the next key by itself; the daemon begins again, and nothing \
+             is to be paired anew. Until then nothing has changed. Devices that are away keep it waiting; after three \
+             days the inbox tells of that.",
+            "From then on the former key opens nothing on any device that knew of the next one. It is no remedy for a \
+             device that is in other hands: revoke that one with `kinfold device revoke`. The other devices tell for a \
+             week in their inboxes that this one has another key.",
+            "Where the identity is locked, its passphrase is asked for once, at the beginning, and the next one is locked \
+             by the same. Until the key has changed, the passphrase stays as it is.",
+        ],
+        exits: &[LOCKED],
+        examples: &[
+            ("Begin:", "kinfold key rotate"),
+            ("See who is waited for:", "kinfold key rotate --status"),
+            ("Wait for nobody:", "kinfold key rotate --now"),
+        ],
+    },
+    Note {
         page: "kinfold-folder-add",
         about: &[],
         exits: &[],
