@@ -43,6 +43,7 @@ const DAEMON_FOR_CLI: &[&str] = &[
     "Ended",
     "keep",
     "AGAIN",
+    "Unable",
     "look_out",
     "pairing",
     "rotation",

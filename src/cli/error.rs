@@ -133,24 +133,12 @@ impl From<ControlError> for Failure {
 
 impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
-        let failure = Self::from_error(&error);
-        match error {
-            KeyError::Seal { source: SealError::Wrong, .. } => failure.with_exit(Exit::Locked).with_hint(
-                "nothing was changed; upper and lower case count, and a file that was changed since it was locked never \
-                 opens",
-            ),
-            KeyError::LockedAlready { .. } => failure.with_hint("`kinfold key change` puts another passphrase on it"),
-            KeyError::NotLocked { .. } => failure.with_hint("`kinfold key lock` puts a passphrase on it"),
-            KeyError::Permissions { path, .. } => failure.with_hint(format!("run `chmod 600 {}`", path.display())),
-            KeyError::Owner { .. } => failure.with_hint("run this as the user whose device it is"),
-            KeyError::Malformed { .. } | KeyError::OtherDevice { .. } => failure.with_hint(
-                "bring the file back from a copy; or put it away and run `kinfold init`: then this is another device",
-            ),
-            KeyError::Seal { source: SealError::Memory { .. }, .. } => failure.with_hint("end other programs first"),
-            KeyError::Seal { .. } => failure.with_hint("nothing was changed; bring the file back from a copy"),
-            KeyError::Io { .. } => failure.with_hint("check the permissions of the file and its directory"),
-            _ => failure,
-        }
+        let exit = match error {
+            KeyError::Seal { source: SealError::Wrong, .. } => Exit::Locked,
+            _ => Exit::Failed,
+        };
+        let hint = error.hint();
+        Self { exit, hint, ..Self::from_error(&error) }
     }
 }
 

@@ -52,8 +52,9 @@ mod tests {
     #[test]
     fn anything_else_is_refused_with_an_example() {
         for text in ["", "true", "200", "50%", "200, 50", "200 files, 101%", "-1, 5%", "many, 5%", "1, 2%, 3%"] {
-            let error = parse(text).unwrap_err().to_string();
-            assert!(error.contains("200 files, 50%"), "{text}: {error}");
+            let error = parse(text).unwrap_err();
+            assert!(error.to_string().contains(&format!("`{text}`")), "{error}");
+            assert!(error.advice().contains("200 files, 50%"), "{text}: {}", error.advice());
         }
     }
 }

@@ -73,8 +73,9 @@ mod tests {
             assert_eq!(parse(&format!(" {} ", merge.as_str())), Ok(merge));
         }
         for text in ["", "on", "true", "Text", "all"] {
-            let error = parse(text).unwrap_err().to_string();
-            assert!(error.contains(&format!("`{text}`")) && error.contains("\"text\""), "{error}");
+            let error = parse(text).unwrap_err();
+            assert!(error.to_string().contains(&format!("`{text}`")), "{error}");
+            assert!(error.advice().contains("\"text\""), "{}", error.advice());
         }
     }
 }

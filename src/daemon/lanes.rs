@@ -2,7 +2,7 @@
 //!
 //! Four lanes, and from each the first that may go:
 //!
-//! 1. what is short and waits for no rate: pings, which folders there are, who was revoked;
+//! 1. what is short and waits for no rate: pings, which folders there are, who was revoked or changes its key;
 //! 2. what asks the peer for something, or lets it go on: as fast as the answers may be received;
 //! 3. what tells of changes, with the contents of small files, and answers about recipes;
 //! 4. chunks of files.
@@ -74,7 +74,13 @@ impl<T> Lanes<T> {
             Message::Ack(_) | Message::Want(_) | Message::WantRecipe(_) | Message::WantPages { .. } => {
                 self.asks.push_back(message);
             }
-            Message::Hello(_) | Message::Folder(_) | Message::Trust(_) | Message::Ping | Message::Pong => {
+            Message::Hello(_)
+            | Message::Folder(_)
+            | Message::Trust(_)
+            | Message::NextId(_)
+            | Message::NextNoted(_)
+            | Message::Ping
+            | Message::Pong => {
                 self.at_once.push_back(message);
             }
             _ => self.tells.push_back(message),

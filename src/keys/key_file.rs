@@ -108,10 +108,7 @@ pub enum KeyError {
         path: PathBuf,
     },
     /// It has no passphrase, and is to take the place of one that has.
-    #[error(
-        "the identity {path:?} has no passphrase, and the one that it would replace has: \
-         run `kinfold key rotate --cancel`, and begin again"
-    )]
+    #[error("the identity {} has no passphrase, and the one that it would replace has", .path.display())]
     LessKept {
         /// The file.
         path: PathBuf,
@@ -135,6 +132,31 @@ pub enum KeyError {
         #[source]
         source: SealError,
     },
+}
+
+impl KeyError {
+    /// Returns what to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Permissions { path, .. } => return Some(format!("run `chmod 600 {}`", path.display())),
+            Self::Owner { .. } => "run this as the user whose device it is",
+            Self::Malformed { .. } | Self::OtherDevice { .. } => {
+                "bring the file back from a copy; or put it away and run `kinfold init`: then this is another device"
+            }
+            Self::Io { .. } => "check the permissions of the file and its directory",
+            Self::LockedAlready { .. } => "`kinfold key change` puts another passphrase on it",
+            Self::NotLocked { .. } => "`kinfold key lock` puts a passphrase on it",
+            Self::LessKept { .. } => "run `kinfold key rotate --cancel`, and begin again",
+            Self::Seal { source: SealError::Wrong, .. } => {
+                "nothing was changed; upper and lower case count, and a file that was changed since it was locked never \
+                 opens"
+            }
+            Self::Seal { source: SealError::Memory { .. }, .. } => "end other programs first",
+            Self::Seal { .. } => "nothing was changed; bring the file back from a copy",
+            Self::Missing { .. } | Self::Exists { .. } | Self::Randomness | Self::Locked { .. } => return None,
+        };
+        Some(hint.to_owned())
+    }
 }
 
 /// What became of the bytes of a plain file whose place a locked one took.
@@ -449,7 +471,7 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = Identity::open(&path).err().unwrap();
             assert!(matches!(error, KeyError::Permissions { mode: found, .. } if found == mode));
-            assert!(error.to_string().contains(&format!("`chmod 600 {}`", path.display())), "{error}");
+            assert_eq!(error.hint(), Some(format!("run `chmod 600 {}`", path.display())));
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
         assert!(Identity::open(&path).is_ok());

@@ -52,7 +52,7 @@ fn an_identity_is_locked_shown_changed_and_unlocked() {
     --- stdout
     {
       "device": "[id]",
-      "path": [dir]/home/state/identity,
+      "path": "[dir]/home/state/identity",
       "locked": true,
       "credential": false,
       "memory_mib": 256

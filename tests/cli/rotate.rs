@@ -77,7 +77,7 @@ fn a_next_key_that_others_can_read_is_refused() {
     std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o644)).unwrap();
     for args in [&["key", "rotate"][..], &["key", "rotate", "--now", "--yes"]] {
         let seen = device.run(args);
-        assert!(seen.starts_with("exit 1") && seen.contains("others can read it: run `chmod 600"), "{seen}");
+        assert!(seen.starts_with("exit 1") && seen.contains("others can read it\nhint: run `chmod 600"), "{seen}");
     }
 }
 

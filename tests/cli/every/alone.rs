@@ -13,6 +13,7 @@ use crate::{Device, laptop};
 pub const SCENES: &[Scene] = &[
     begin,
     keys,
+    rotating,
     devices,
     folders,
     sharing,
@@ -108,6 +109,24 @@ fn keys(seen: &mut Seen) {
     let identity = device.path("home/state/identity");
     fs::set_permissions(&identity, fs::Permissions::from_mode(0o640)).unwrap();
     seen.run(&device, "key status");
+}
+
+fn rotating(seen: &mut Seen) {
+    seen.run(&Device::bare(), "key rotate");
+    let device = Device::with_laptop();
+    seen.run(&device, "key rotate --status");
+    seen.run(&device, "key rotate --cancel");
+    seen.run(&device, "key rotate --now --cancel");
+    seen.part(&device, "key rotate", without_id);
+    seen.part(&device, "key rotate --status", without_id);
+    seen.run(&device, "key rotate --now");
+    seen.run(&device, "key rotate --cancel");
+    let lock = device.command(&["key", "lock", "--stdin"]).write_stdin("correct horse battery\n").output().unwrap();
+    assert!(lock.status.success());
+    seen.run(&device, "key rotate");
+    seen.given(&device, "key rotate --stdin", "wrong horse battery\n");
+    fs::set_permissions(device.path("home/state/identity"), fs::Permissions::from_mode(0o640)).unwrap();
+    seen.given(&device, "key rotate --stdin", "correct horse battery\n");
 }
 
 fn devices(seen: &mut Seen) {

@@ -31,7 +31,7 @@ const SEEN_DIR: &str = "tests/cli/every/seen";
 
 #[test]
 fn every_command_helps_succeeds_and_says_what_to_do_where_it_fails() {
-    let scenes = [&alone::SCENES[..], &together::SCENES[..]].concat();
+    let scenes = [alone::SCENES, together::SCENES].concat();
     let seen = thread::scope(|scope| {
         let played = scenes.iter().map(|scene| {
             scope.spawn(|| {
