@@ -1,9 +1,12 @@
 //! Commands that ask a daemon, against one that answers as the test wants.
 
+use std::io;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread;
+use std::time::Duration;
 
 use kinfold::control::types::ApiError;
 use kinfold::control::types::ApiErrorKind;
@@ -163,9 +166,21 @@ impl Api for Fake {
     }
 }
 
+/// Takes the device's socket.
+fn bind(device: &Device) -> UnixListener {
+    for _ in 0..1000 {
+        match control::bind(&device.path("home/kinfold.sock")) {
+            // Whatever another test has just started holds all that is locked here, until it has become its program.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(Duration::from_millis(10)),
+            listener => return listener.unwrap(),
+        }
+    }
+    panic!("another daemon is running");
+}
+
 /// Runs `test` while `fake` is the device's daemon, and returns what that was asked to do.
 fn with_daemon(device: &Device, fake: Fake, test: impl FnOnce()) -> Vec<String> {
-    let listener = control::bind(&device.path("home/kinfold.sock")).unwrap();
+    let listener = bind(device);
     let fake = Arc::new(fake);
     let api: Arc<dyn Api> = Arc::<Fake>::clone(&fake);
     let (_begin, begun) = watch::channel(true);
