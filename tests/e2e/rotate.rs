@@ -205,10 +205,11 @@ fn a_device_that_dies_while_it_takes_its_next_key_is_one_or_the_other() {
     goes_on(&[&a, &b], "before");
     b.stop();
     a.ok(&["key", "rotate"]);
-    b.serve();
     let former = id_of(&a);
     let path = a.home.join("state/identity");
     let before = fs::read(&path).unwrap();
+    // It may come to that before b has answered anybody here.
+    b.start();
     wait_until_at_once(|| fs::read(&path).unwrap() != before);
     a.kill9();
     a.serve();

@@ -90,9 +90,13 @@ pub fn watch(client: &Client) -> Result<(), Failure> {
     let mut screen = Screen::open("q leaves")?;
     screen.view.see(screen.begun.elapsed(), status);
     let result = loop {
-        match screen.look(client) {
-            Ok(()) => {}
-            Err(error) => break Err(Failure::from(error)),
+        let looked = match screen.look(client) {
+            // A daemon that ends may hang up before it is gone.
+            Err(ControlError::Lost(_)) => screen.look(client),
+            looked => looked,
+        };
+        if let Err(error) = looked {
+            break Err(Failure::from(error));
         }
         if screen.show(PAUSE, || ended.load(Ordering::Relaxed))? {
             break Ok(());
