@@ -22,7 +22,7 @@ use kinfold::model::record::{Body, FileBody, Record};
 use kinfold::model::rights::Right;
 use kinfold::model::version::VersionVector;
 use kinfold::net::frame;
-use kinfold::wire::message::{Ack, ChunkHeader, Message, Records, SentRecord};
+use kinfold::wire::message::{Ack, ChunkHeader, Message, NextId, Records, SentRecord};
 use kinfold::wire::pairing::{Introduction, PairingMessage, SharedFolder};
 use kinfold::wire::past::{Former, History, WantHistory};
 
@@ -144,6 +144,11 @@ fn messages() -> Vec<Vec<Message>> {
                 ],
                 more: true,
             }),
+        ],
+        vec![
+            Message::NextId(Some(NextId { id: DeviceId::from_public_key([9; 32]), proof: [7; 32] })),
+            Message::NextNoted(DeviceId::from_public_key([9; 32])),
+            Message::NextId(None),
         ],
     ]
 }
