@@ -198,11 +198,11 @@ fn make_seeds(target: &str) -> Vec<Vec<u8>> {
         "records" => vec![vec![1; 32], vec![0; 0], vec![0xff; 5000]],
         "invite" => {
             let link = format!("kinfold:pair/{id}/uws2ljnfuws2ljnfuws2ljnfuu/192.168.1.5-25464/fd00::5-25464");
-            texts(&["7-amber-falcon", "99 ZOO zoo", "1-abandon-abandonn", &link, &link.to_uppercase()])
+            texts(&["7-velvet-island", "99 ZOO zoo", "1-abandon-abandonn", &link, &link.to_uppercase()])
         }
         "pairing" => {
             let device = Own { device: DeviceId::from_public_key([9; 32]), private: Zeroizing::new([9; 32]) };
-            let secret = Secret::of_code("7-amber-falcon");
+            let secret = Secret::of_code("7-velvet-island");
             let (joiner, joins) = Joiner::start(device.clone(), &secret, &[2; 32]);
             let (_, invites) = Host::start(device, |_| secret.clone(), &joins, &[1; 32]).unwrap();
             drop(joiner);

@@ -362,7 +362,7 @@ pub fn pairing(data: &[u8]) {
         let local = Device::new(n).local;
         Own { device: local.device, private: local.private }
     };
-    let secret = |_| Secret::of_code("7-amber-falcon");
+    let secret = |_| Secret::of_code("7-velvet-island");
     let start = |first: &_| Host::start(own(1), secret, first, &[1; 32]);
     match which & 3 {
         0 => {

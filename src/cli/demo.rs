@@ -472,7 +472,7 @@ impl Demo<'_> {
         say("That was all. On two real machines:")?;
         say("")?;
         say("    on the first  kinfold pair ~/Notes")?;
-        say("    on the second kinfold pair 7-amber-falcon ~/Notes, with the code that the first shows")?;
+        say("    on the second kinfold pair 7-velvet-island ~/Notes, with the code that the first shows")?;
         say("    on both       kinfold up")
     }
 

@@ -137,7 +137,7 @@ fn understood(words: &[PathBuf]) -> Result<(Option<String>, Option<PathBuf>), Fa
     }
     match words.len() {
         1 => Ok((None, Some(first.clone()))),
-        _ => Err(Failure::new(Exit::Usage, format!("`{text}` is not a code such as 7-amber-falcon"))
+        _ => Err(Failure::new(Exit::Usage, format!("`{text}` is not a code such as 7-velvet-island"))
             .with_hint("the code comes first, then the path")),
     }
 }
@@ -531,13 +531,13 @@ mod tests {
     fn a_code_is_told_from_a_path() {
         check(&[], Ok((None, None)));
         check(&["Photos"], Ok((None, Some("Photos"))));
-        check(&["7-amber-falcon"], Ok((Some("7-amber-falcon"), None)));
-        check(&["7 amber falcon", "Photos"], Ok((Some("7 amber falcon"), Some("Photos"))));
+        check(&["7-velvet-island"], Ok((Some("7-velvet-island"), None)));
+        check(&["7 velvet island", "Photos"], Ok((Some("7 velvet island"), Some("Photos"))));
         check(&["-", "Photos"], Ok((Some("-"), Some("Photos"))));
         // A mistyped code is a code, and not a directory to share.
-        check(&["7-ambr-falcon"], Ok((Some("7-ambr-falcon"), None)));
-        check(&["./7-amber-falcon"], Ok((None, Some("./7-amber-falcon"))));
-        check(&["Photos", "7-amber-falcon"], Err("`Photos` is not a code"));
+        check(&["7-velvvt-island"], Ok((Some("7-velvvt-island"), None)));
+        check(&["./7-velvet-island"], Ok((None, Some("./7-velvet-island"))));
+        check(&["Photos", "7-velvet-island"], Err("`Photos` is not a code"));
         check(&["KINFOLD:PAIR/KIN1/X"], Err("a link is a secret"));
     }
 

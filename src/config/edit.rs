@@ -662,54 +662,7 @@ mod tests {
     use super::*;
 
     use crate::config::error::LabelError;
-
-    struct Home {
-        dir: tempfile::TempDir,
-        paths: Paths,
-    }
-
-    fn id(n: u8) -> DeviceId {
-        DeviceId::from_public_key([n; 32])
-    }
-
-    const OWN: u8 = 1;
-
-    fn device(name: &str, n: u8) -> Device {
-        Device::new(name, id(n), vec![])
-    }
-
-    impl Home {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let paths = Paths::below(&dir.path().join("home")).unwrap();
-            init(&paths, "h0", &[]).unwrap();
-            Self { dir, paths }
-        }
-
-        fn with_text(text: &str) -> Self {
-            let home = Self::new();
-            fs::write(&home.paths.config_file, text).unwrap();
-            home
-        }
-
-        fn edit(&self) -> Edit {
-            Edit::open(&self.paths).unwrap()
-        }
-
-        fn text(&self) -> String {
-            fs::read_to_string(&self.paths.config_file).unwrap()
-        }
-
-        fn place(&self, name: &str) -> PathBuf {
-            let path = self.dir.path().canonicalize().unwrap().join(name);
-            fs::create_dir_all(&path).unwrap();
-            path
-        }
-
-        fn folder(&self, name: &str, n: u8) -> NewFolder {
-            NewFolder { name: name.to_owned(), path: self.place(name), id: FolderId([n; 16]), shares: vec![] }
-        }
-    }
+    use crate::config::testing::{Home, OWN, device, id};
 
     #[test]
     fn the_first_configuration_is_valid_and_says_what_was_asked() {

@@ -20,6 +20,8 @@ pub mod revoke;
 pub mod size;
 pub mod subnet;
 pub mod succession;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod windows;
 
 use std::net::SocketAddr;
@@ -43,8 +45,9 @@ use crate::model::rights::Right;
 
 /// A configuration that was read and holds all its rules.
 ///
-/// Invariant: no device is trusted that was revoked, by whichever of its ids; each id is one device's alone; names and ids of devices are unique, the device's own name included; so are names, ids
-/// and places of folders; no folder lies inside another, and none holds the program's own files.
+/// Invariant: no device is trusted that was revoked, by whichever of its ids; each id is one device's alone; names and
+/// ids of devices are unique, the device's own name included; so are names, ids and places of folders; no folder lies
+/// inside another, and none holds the program's own files.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
     /// What people call this device.

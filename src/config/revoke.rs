@@ -140,62 +140,25 @@ fn next_stamp(known: Option<&Revoked>) -> u64 {
 mod tests {
     use super::*;
 
-    use crate::config::Device;
-    use crate::config::edit::init;
-    use crate::config::paths::Paths;
-
-    fn id(n: u8) -> DeviceId {
-        DeviceId::from_public_key([n; 32])
-    }
+    use crate::config::testing::{Home, OWN, device, id};
 
     fn said(n: u8, stamp: u64, is_lifted: bool) -> Revocation {
         Revocation { device: id(n), stamp, is_lifted }
     }
 
-    /// A configuration of device 1 that trusts devices 2 and 3.
-    struct Home(tempfile::TempDir);
-
-    impl Home {
-        fn new() -> Self {
-            let home = Self(tempfile::tempdir().unwrap());
-            init(&home.paths(), "h", &[]).unwrap();
-            home.change(|edit| {
-                for (n, name) in [(2, "two"), (3, "three")] {
-                    edit.add_device(&id(1), &Device::new(name, id(n), vec![])).unwrap();
-                }
-            });
-            home
-        }
-
-        fn paths(&self) -> Paths {
-            Paths::below(&self.0.path().join("home")).unwrap()
-        }
-
-        fn change<T>(&self, change: impl FnOnce(&mut Edit) -> T) -> T {
-            let mut edit = Edit::open(&self.paths()).unwrap();
-            let result = change(&mut edit);
-            edit.save().unwrap();
-            result
-        }
-
-        fn config(&self) -> Config {
-            Config::load(&self.paths()).unwrap()
-        }
-    }
-
     #[test]
     fn who_is_revoked_is_trusted_no_longer_and_again_when_a_person_adds_it() {
-        let home = Home::new();
-        let was = home.change(|edit| edit.revoke_device(&id(1), "two").unwrap());
+        let home = Home::of_three();
+        let was = home.change(|edit| edit.revoke_device(&id(OWN), "two").unwrap());
         assert_eq!(was, WasRevoked { id: id(2), name: Some("two".into()) });
         assert!(home.config().device(&id(2)).is_none());
         let revoked = Revoked { said: said(2, 1, false), by: None, name: Some("two".into()) };
         assert_eq!(home.config().revoked, [revoked]);
         // Once more, by the name that it had, changes nothing.
-        home.change(|edit| edit.revoke_device(&id(1), "two").unwrap());
+        home.change(|edit| edit.revoke_device(&id(OWN), "two").unwrap());
         assert_eq!(home.config().revocation(&id(2)).unwrap().said, said(2, 1, false));
         home.change(|edit| {
-            edit.add_device(&id(1), &Device::new("new two", id(2), vec![])).unwrap();
+            edit.add_device(&id(OWN), &device("new two", 2)).unwrap();
         });
         assert_eq!(home.config().revocation(&id(2)).unwrap().said, said(2, 2, true));
         assert!(home.config().device(&id(2)).is_some());
@@ -203,9 +166,10 @@ mod tests {
 
     #[test]
     fn the_word_of_others_counts_where_it_is_news_and_not_of_themselves_or_us() {
-        let home = Home::new();
-        let hear =
-            |from: u8, said: &[Revocation]| home.change(|edit| edit.hear_revocations(&id(1), &id(from), said).unwrap());
+        let home = Home::of_three();
+        let hear = |from: u8, said: &[Revocation]| {
+            home.change(|edit| edit.hear_revocations(&id(OWN), &id(from), said).unwrap())
+        };
         assert!(hear(2, &[said(1, 9, false), said(2, 9, false)]).is_empty());
         assert!(home.config().revoked.is_empty());
         assert_eq!(hear(2, &[said(3, 1, false), said(9, 1, false)]).len(), 2);
@@ -214,7 +178,7 @@ mod tests {
         assert!(hear(2, &[said(3, 1, false), said(3, 1, true)]).is_empty(), "no news");
         assert!(!home.config().revocation(&id(3)).unwrap().said.is_lifted);
         // A person here says so too: then it is said here.
-        home.change(|edit| edit.revoke_device(&id(1), "three").unwrap());
+        home.change(|edit| edit.revoke_device(&id(OWN), "three").unwrap());
         assert_eq!(home.config().revocation(&id(3)).unwrap().by, None);
         assert!(hear(2, &[said(3, 2, true)]).is_empty());
         assert!(home.config().device(&id(3)).is_none(), "that it may be trusted does not make it so");
@@ -222,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_has_a_bound_and_an_edit_by_hand_is_checked() {
-        let home = Home::new();
+        let home = Home::of_three();
         let many: Vec<_> = (0..=255u8).flat_map(|n| [[n, 1], [n, 2]]).collect();
         let device = |of: &[u8; 2]| {
             let mut key = [7; 32];
@@ -231,16 +195,14 @@ mod tests {
         };
         let said: Vec<_> =
             many.iter().map(|of| Revocation { device: device(of), stamp: 1, is_lifted: false }).collect();
-        home.change(|edit| edit.hear_revocations(&id(1), &id(2), &said).unwrap());
+        home.change(|edit| edit.hear_revocations(&id(OWN), &id(2), &said).unwrap());
         assert_eq!(home.config().revoked.len(), REVOCATIONS_MAX);
-        let refused = Edit::open(&home.paths()).unwrap().revoke_device(&id(1), "two").unwrap_err();
+        let refused = home.edit().revoke_device(&id(OWN), "two").unwrap_err();
         assert!(matches!(refused, EditError::TooManyRevoked));
 
-        let home = Home::new();
-        let file = home.paths().config_file;
-        let text = std::fs::read_to_string(&file).unwrap();
-        std::fs::write(&file, format!("{text}\n[[revoked]]\nid = \"{}\"\n", id(3))).unwrap();
-        let error = Config::load(&home.paths()).unwrap_err();
+        let home = Home::of_three();
+        std::fs::write(&home.paths.config_file, format!("{}\n[[revoked]]\nid = \"{}\"\n", home.text(), id(3))).unwrap();
+        let error = Config::load(&home.paths).unwrap_err();
         assert!(error.to_string().contains("a device that was revoked is not trusted"), "{error}");
     }
 }

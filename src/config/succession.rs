@@ -172,73 +172,41 @@ fn push_former(row: &mut Table, former: &DeviceId) {
 mod tests {
     use super::*;
 
-    use crate::config::edit::{self, NewFolder};
-    use crate::config::paths::Paths;
-    use crate::model::id::FolderId;
+    use crate::config::edit::NewFolder;
+    use crate::config::testing::{Home, OWN, id};
     use crate::model::limits::DEVICES_MAX;
     use crate::model::revocation::Revocation;
     use crate::model::rights::Right;
 
-    fn id(n: u8) -> DeviceId {
-        DeviceId::from_public_key([n; 32])
+    /// The configuration of a device that shares one folder with "two" and "three", and is to get another from "two".
+    fn sharing() -> Home {
+        let home = Home::of_three();
+        home.change(|edit| {
+            let shares = vec![(id(2), Right::Writer), (id(3), Right::Owner)];
+            edit.add_folder(&id(OWN), &NewFolder { shares, ..home.folder("data", 1) }).unwrap();
+            let more = home.place("more");
+            edit.accept(&Accept { name: "more".into(), path: more, from: id(2), shares: vec![] }).unwrap();
+            edit.share(&id(OWN), "more", &id(3), Right::Reader).unwrap();
+        });
+        home
     }
 
-    /// The home of device 1, which trusts devices 2 and 3 and shares a folder with both.
-    struct Home(tempfile::TempDir);
+    /// Device `n` says that it is going to be `next`.
+    fn says(home: &Home, n: u8, next: u8) -> Result<bool, EditError> {
+        home.change(|edit| edit.set_next(&id(OWN), &id(n), Some(id(next))))
+    }
 
-    impl Home {
-        fn new() -> Self {
-            let home = Self(tempfile::tempdir().unwrap());
-            edit::init(&home.paths(), "one", &[]).unwrap();
-            let data = home.0.path().join("data");
-            std::fs::create_dir(&data).unwrap();
-            home.change(|edit| {
-                for (n, name) in [(2, "two"), (3, "three")] {
-                    edit.add_device(&id(1), &Device::new(name, id(n), vec![])).unwrap();
-                }
-                let shares = vec![(id(2), Right::Writer), (id(3), Right::Owner)];
-                let folder = NewFolder { name: "data".into(), path: data, id: FolderId([1; 16]), shares };
-                edit.add_folder(&id(1), &folder).unwrap();
-                let accept =
-                    Accept { name: "more".into(), path: home.0.path().join("more"), from: id(2), shares: vec![] };
-                edit.accept(&accept).unwrap();
-                edit.share(&id(1), "more", &id(3), Right::Reader).unwrap();
-            });
-            home
-        }
-
-        fn paths(&self) -> Paths {
-            Paths::below(&self.0.path().join("home")).unwrap()
-        }
-
-        fn change<T>(&self, change: impl FnOnce(&mut Edit) -> T) -> T {
-            let mut edit = Edit::open(&self.paths()).unwrap();
-            let result = change(&mut edit);
-            edit.save().unwrap();
-            result
-        }
-
-        fn config(&self) -> Config {
-            Config::load(&self.paths()).unwrap()
-        }
-
-        /// Device `n` says that it is going to be `next`.
-        fn says(&self, n: u8, next: u8) -> Result<bool, EditError> {
-            self.change(|edit| edit.set_next(&id(1), &id(n), Some(id(next))))
-        }
-
-        fn right_of(&self, n: u8) -> Option<Right> {
-            self.config().folders[0].members.right_of(&id(n))
-        }
+    fn right_of(home: &Home, n: u8) -> Option<Right> {
+        home.config().folders[0].members.right_of(&id(n))
     }
 
     #[test]
     fn a_device_has_its_next_id_wherever_it_had_the_former() {
-        let home = Home::new();
-        assert!(home.says(2, 12).unwrap());
-        assert!(!home.says(2, 12).unwrap(), "it is known");
+        let home = sharing();
+        assert!(says(&home, 2, 12).unwrap());
+        assert!(!says(&home, 2, 12).unwrap(), "it is known");
         assert_eq!(home.config().device(&id(2)).unwrap().ids().collect::<Vec<_>>(), [id(2), id(12)]);
-        assert!(home.says(3, 13).unwrap());
+        assert!(says(&home, 3, 13).unwrap());
         assert!(home.change(|edit| edit.promote(&id(12)).unwrap()));
         assert!(home.change(|edit| edit.promote(&id(13)).unwrap()));
         assert!(!home.change(|edit| edit.promote(&id(12)).unwrap()), "it is that already");
@@ -247,34 +215,34 @@ mod tests {
         assert_eq!((two.name.as_str(), two.next, &two.former[..]), ("two", None, &[id(2)][..]));
         assert!(config.device(&id(2)).is_none());
         assert_eq!(config.device_known_as(&id(2)), Some(two));
-        assert_eq!((home.right_of(2), home.right_of(12)), (None, Some(Right::Writer)));
-        assert_eq!((home.right_of(3), home.right_of(13)), (None, Some(Right::Owner)));
+        assert_eq!((right_of(&home, 2), right_of(&home, 12)), (None, Some(Right::Writer)));
+        assert_eq!((right_of(&home, 3), right_of(&home, 13)), (None, Some(Right::Owner)));
         let accept = &config.accepts[0];
         assert_eq!((accept.from, &accept.shares[..]), (id(12), &[(id(13), Right::Reader)][..]));
     }
 
     #[test]
     fn what_is_said_is_taken_back_or_replaced_and_is_one_at_a_time() {
-        let home = Home::new();
-        assert!(home.says(2, 12).unwrap() && home.says(2, 13).unwrap());
+        let home = sharing();
+        assert!(says(&home, 2, 12).unwrap() && says(&home, 2, 13).unwrap());
         assert_eq!(home.config().device(&id(2)).unwrap().next, Some(id(13)));
         assert!(!home.change(|edit| edit.promote(&id(12)).unwrap()), "it is not that any more");
-        let takes_back = |edit: &mut Edit| edit.set_next(&id(1), &id(2), None).unwrap();
+        let takes_back = |edit: &mut Edit| edit.set_next(&id(OWN), &id(2), None).unwrap();
         assert!(home.change(takes_back) && !home.change(takes_back));
         assert_eq!(home.config().device(&id(2)).unwrap().next, None);
     }
 
     #[test]
     fn an_id_that_is_somebodys_is_nobodys_next() {
-        let home = Home::new();
+        let home = sharing();
         home.change(|edit| {
-            edit.revoke_device(&id(1), &id(9).to_string()).unwrap();
-            edit.succeed(&id(7), &id(1)).unwrap();
+            edit.revoke_device(&id(OWN), &id(9).to_string()).unwrap();
+            edit.succeed(&id(7), &id(OWN)).unwrap();
         });
-        home.says(3, 13).unwrap();
-        home.says(2, 12).unwrap();
+        says(&home, 3, 13).unwrap();
+        says(&home, 2, 12).unwrap();
         home.change(|edit| edit.promote(&id(12)).unwrap());
-        let refused = |next| match home.says(12, next).unwrap_err() {
+        let refused = |next| match says(&home, 12, next).unwrap_err() {
             EditError::Next(why) => why,
             other => panic!("{other}"),
         };
@@ -285,39 +253,39 @@ mod tests {
         assert_eq!(refused(13), known("three"));
         assert_eq!((refused(2), refused(12)), (known("two"), known("two")), "who it was or is");
         assert_eq!(refused(9), NextRefused::Revoked);
-        assert!(matches!(home.says(99, 20), Err(EditError::UnknownDevice { .. })));
+        assert!(matches!(says(&home, 99, 20), Err(EditError::UnknownDevice { .. })));
     }
 
     #[test]
     fn the_ids_of_one_device_have_a_bound_and_so_have_those_of_all() {
-        let home = Home::new();
+        let home = sharing();
         let mut now = 2;
         for next in 100..100 + FORMER_IDS_MAX as u8 {
-            home.says(now, next).unwrap();
+            says(&home, now, next).unwrap();
             home.change(|edit| edit.promote(&id(next)).unwrap());
             now = next;
         }
-        assert!(matches!(home.says(now, 200), Err(EditError::Next(NextRefused::TooMany))));
+        assert!(matches!(says(&home, now, 200), Err(EditError::Next(NextRefused::TooMany))));
         assert_eq!(home.config().device(&id(now)).unwrap().former.len(), FORMER_IDS_MAX);
         // Of its own a device forgets the oldest: nobody else is to blame for these.
         home.change(|edit| {
             for n in 0..=FORMER_IDS_MAX as u8 {
-                edit.succeed(&id(210 + n), &id(1)).unwrap();
+                edit.succeed(&id(210 + n), &id(OWN)).unwrap();
             }
         });
         let own = home.config().former;
         assert_eq!((own.len(), own[0]), (FORMER_IDS_MAX, id(211)));
 
-        let home = Home::new();
-        let file = home.paths().config_file;
+        let home = sharing();
+        let file = &home.paths.config_file;
         let more: String = (0..DEVICES_MAX - 2)
             .map(|n| {
                 let key = *blake3::hash(&n.to_le_bytes()).as_bytes();
                 format!("[[devices]]\nname = \"d{n}\"\nid = \"{}\"\n", DeviceId::from_public_key(key))
             })
             .collect();
-        std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + &more).unwrap();
-        let full = home.says(2, 12).unwrap_err();
+        std::fs::write(file, home.text() + &more).unwrap();
+        let full = says(&home, 2, 12).unwrap_err();
         assert!(full.to_string().contains("devices can be trusted"), "{full}");
     }
 
@@ -325,45 +293,45 @@ mod tests {
     fn who_is_revoked_is_out_by_whichever_of_its_ids() {
         // Before it is what it says, after that, and by the id that it says.
         for (is_promoted, said) in [(false, 2), (false, 12), (true, 2), (true, 12)] {
-            let home = Home::new();
-            home.says(2, 12).unwrap();
+            let home = sharing();
+            says(&home, 2, 12).unwrap();
             if is_promoted {
                 home.change(|edit| edit.promote(&id(12)).unwrap());
             }
             let said = Revocation { device: id(said), stamp: 1, is_lifted: false };
             let own_word =
-                home.change(|edit| edit.hear_revocations(&id(1), &id(if is_promoted { 12 } else { 2 }), &[said]));
+                home.change(|edit| edit.hear_revocations(&id(OWN), &id(if is_promoted { 12 } else { 2 }), &[said]));
             assert!(own_word.unwrap().is_empty(), "nobody speaks for who it was or will be");
-            let revoked = home.change(|edit| edit.hear_revocations(&id(1), &id(3), &[said]).unwrap());
+            let revoked = home.change(|edit| edit.hear_revocations(&id(OWN), &id(3), &[said]).unwrap());
             assert_eq!(revoked[0].name.as_deref(), Some("two"));
             let config = home.config();
             assert!(config.device_known_as(&id(2)).is_none() && config.device_known_as(&id(12)).is_none());
-            assert_eq!((home.right_of(2), home.right_of(12)), (None, None));
+            assert_eq!((right_of(&home, 2), right_of(&home, 12)), (None, None));
             let present = if is_promoted { 12 } else { 2 };
             for device in [said.device, id(present)] {
                 assert!(config.revocation(&device).is_some_and(|known| !known.said.is_lifted));
             }
             // A person can trust it again, as any other.
-            home.change(|edit| edit.add_device(&id(1), &Device::new("two", id(present), vec![])).unwrap());
+            home.change(|edit| edit.add_device(&id(OWN), &Device::new("two", id(present), vec![])).unwrap());
         }
     }
 
     #[test]
     fn a_revoked_id_is_no_next_or_former_one_in_an_edit_by_hand() {
         for key in ["next = \"{}\"", "former = [\"{}\"]"] {
-            let home = Home::new();
-            home.change(|edit| edit.revoke_device(&id(1), &id(9).to_string()).unwrap());
-            let file = home.paths().config_file;
+            let home = sharing();
+            home.change(|edit| edit.revoke_device(&id(OWN), &id(9).to_string()).unwrap());
+            let file = &home.paths.config_file;
             let line = key.replace("{}", &id(9).to_string());
-            let text = std::fs::read_to_string(&file).unwrap();
+            let text = home.text();
             let name = "name = \"two\"\n";
-            std::fs::write(&file, text.replace(name, &format!("{name}{line}\n"))).unwrap();
-            let error = Config::load(&home.paths()).unwrap_err().to_string();
+            std::fs::write(file, text.replace(name, &format!("{name}{line}\n"))).unwrap();
+            let error = Config::load(&home.paths).unwrap_err().to_string();
             assert!(error.contains("a device that was revoked is not trusted"), "{error}");
             // Nor is an id that stands elsewhere.
             let line = key.replace("{}", &id(3).to_string());
-            std::fs::write(&file, text.replace(name, &format!("{name}{line}\n"))).unwrap();
-            let error = Config::load(&home.paths()).unwrap_err().to_string();
+            std::fs::write(file, text.replace(name, &format!("{name}{line}\n"))).unwrap();
+            let error = Config::load(&home.paths).unwrap_err().to_string();
             assert!(error.contains("the device id `kin1"), "{error}");
         }
     }

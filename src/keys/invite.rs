@@ -1,6 +1,6 @@
 //! Invitations: what one person reads to another, or pastes, so that two devices meet.
 //!
-//! A *code* is short, to be said and typed: a number and two words, `7-amber-falcon`. The number tells windows that are
+//! A *code* is short, to be said and typed: a number and two words, `7-velvet-island`. The number tells windows that are
 //! open at the same time apart and is public; the words are 22 bits, enough where three wrong guesses burn the code and
 //! nobody can guess without asking (`engine::pairing`). A *link* is long, to be scanned or pasted: who invites, a secret
 //! of 128 bits, and where to go.
@@ -104,7 +104,7 @@ pub enum Invite {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum InviteError {
     /// It is neither.
-    #[error("this is neither a code such as 7-amber-falcon nor a link that begins with {LINK_PREFIX}")]
+    #[error("this is neither a code such as 7-velvet-island nor a link that begins with {LINK_PREFIX}")]
     Neither,
     /// A word is not of the list.
     #[error("`{word}` is not a word that a code can have{}", suggestion(.like))]
@@ -218,8 +218,8 @@ mod tests {
 
     #[test]
     fn a_word_that_is_mistyped_is_named_and_a_path_is_no_code() {
-        let error = "7-amberr-falcon".parse::<Invite>().unwrap_err();
-        assert_eq!(error.to_string(), "`amberr` is not a word that a code can have");
+        let error = "7-xelvet-island".parse::<Invite>().unwrap_err();
+        assert_eq!(error.to_string(), "`xelvet` is not a word that a code can have");
         let error = "7-blush-bladd".parse::<Invite>().unwrap_err();
         assert_eq!(error.to_string(), "`bladd` is not a word that a code can have; is it `blade`?");
         for path in
@@ -227,7 +227,7 @@ mod tests {
         {
             assert_eq!(path.parse::<Invite>(), Err(InviteError::Neither), "{path}");
         }
-        assert!(looks_like_code("7-amberr-falcon") && !looks_like_code("7-2026-11") && !looks_like_code("a"));
+        assert!(looks_like_code("7-xelvet-island") && !looks_like_code("7-2026-11") && !looks_like_code("a"));
     }
 
     #[test]

@@ -310,7 +310,7 @@ mod tests {
     }
 
     fn secrets() -> Secrets {
-        Secrets { code: Secret::of_code("7-amber-falcon"), link: Secret::of_link(&[9; 16]) }
+        Secrets { code: Secret::of_code("7-velvet-island"), link: Secret::of_link(&[9; 16]) }
     }
 
     fn open() -> Window {
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn the_same_code_or_link_makes_a_channel_and_each_end_knows_the_other() {
         run(async {
-            for secret in [Secret::of_code("7-amber-falcon"), Secret::of_link(&[9; 16])] {
+            for secret in [Secret::of_code("7-velvet-island"), Secret::of_link(&[9; 16])] {
                 let (at, host) = host();
                 let mut joined = join(own(2), &secret, at, &LAN, &[]).await.unwrap();
                 let (admitted, wrong) = host.await.unwrap();
@@ -366,13 +366,13 @@ mod tests {
     fn three_wrong_guesses_burn_the_code_and_the_right_one_comes_too_late() {
         run(async {
             let (at, host) = host();
-            for guessed in ["7-amber-amber", "7-falcon-amber", "8-amber-falcon"] {
+            for guessed in ["7-velvet-velvet", "7-island-velvet", "8-velvet-island"] {
                 assert!(matches!(guess(at, guessed).await, Err(MeetError::WrongCode)), "{guessed}");
             }
             let (admitted, wrong) = host.await.unwrap();
             assert!(matches!(admitted, Err(MeetError::Burned)));
             assert_eq!(wrong, [2, 1, 0]);
-            assert!(guess(at, "7-amber-falcon").await.is_err());
+            assert!(guess(at, "7-velvet-island").await.is_err());
         });
     }
 
@@ -380,11 +380,11 @@ mod tests {
     fn after_two_wrong_guesses_the_right_one_counts() {
         run(async {
             let (at, host) = host();
-            assert!(guess(at, "7-amber-amber").await.is_err());
+            assert!(guess(at, "7-velvet-velvet").await.is_err());
             // A code is not a link, nor the other way round.
-            let as_link = join(own(2), &Secret::of_link(b"7-amber-falcon\0\0"), at, &LAN, &[]).await;
+            let as_link = join(own(2), &Secret::of_link(b"7-velvet-island\0"), at, &LAN, &[]).await;
             assert!(matches!(as_link, Err(MeetError::WrongCode)));
-            assert!(guess(at, "7-amber-falcon").await.is_ok());
+            assert!(guess(at, "7-velvet-island").await.is_ok());
             assert!(host.await.unwrap().0.is_ok());
         });
     }
@@ -418,7 +418,7 @@ mod tests {
                 }
                 loiterers.push(stream);
             }
-            assert!(guess(at, "7-amber-falcon").await.is_ok());
+            assert!(guess(at, "7-velvet-island").await.is_ok());
             let (admitted, wrong) = host.await.unwrap();
             assert!(admitted.is_ok() && wrong.is_empty());
         });
@@ -474,7 +474,7 @@ mod tests {
             for change in 0..MESSAGES.len() {
                 let (at, mut host) = host();
                 let between = relay(at, MESSAGES, Some(change)).await;
-                let joined = guess(between, "7-amber-falcon").await;
+                let joined = guess(between, "7-velvet-island").await;
                 // The last message is the joiner's: it learns of the change from the silence that follows.
                 assert_eq!(joined.is_ok(), change == MESSAGES.len() - 1, "message {change}");
                 drop(joined);
@@ -485,7 +485,7 @@ mod tests {
             // What the relay is worth: unchanged, it is let through.
             let (at, host) = host();
             let between = relay(at, MESSAGES, None).await;
-            assert!(guess(between, "7-amber-falcon").await.is_ok());
+            assert!(guess(between, "7-velvet-island").await.is_ok());
             assert!(host.await.unwrap().0.is_ok());
         });
     }
@@ -497,15 +497,15 @@ mod tests {
             let (at, host) = host();
             let window = open();
             let between = window.addresses()[0];
-            let guessed = Secrets { code: Secret::of_code("7-amber-hawk"), link: Secret::of_link(&[0; 16]) };
+            let guessed = Secrets { code: Secret::of_code("7-velvet-hawk"), link: Secret::of_link(&[0; 16]) };
             let playing = tokio::spawn(async move { window.admit(&own(9), &guessed, &LAN, |_| {}).await.map(|_| ()) });
-            assert!(matches!(guess(between, "7-amber-falcon").await, Err(MeetError::WrongCode)));
+            assert!(matches!(guess(between, "7-velvet-island").await, Err(MeetError::WrongCode)));
             assert!(matches!(
-                join(own(9), &Secret::of_code("7-amber-hawk"), at, &LAN, &[]).await,
+                join(own(9), &Secret::of_code("7-velvet-hawk"), at, &LAN, &[]).await,
                 Err(MeetError::WrongCode)
             ));
             playing.abort();
-            assert!(guess(at, "7-amber-falcon").await.is_ok());
+            assert!(guess(at, "7-velvet-island").await.is_ok());
             assert_eq!(host.await.unwrap().1, [2]);
         });
     }
@@ -535,7 +535,7 @@ mod tests {
                 let (a, b) = tokio::join!(copy(&mut from_joiner, &mut to_host), copy(&mut from_host, &mut to_joiner));
                 [a, b].concat()
             });
-            let mut joined = guess(between, "7-amber-falcon").await.unwrap();
+            let mut joined = guess(between, "7-velvet-island").await.unwrap();
             joined.send(&PairingMessage::Answer(true)).await.unwrap();
             let mut admitted = host.await.unwrap().0.unwrap();
             admitted.receive().await.unwrap();
@@ -544,7 +544,7 @@ mod tests {
             assert!(seen.len() > FIRST_LEN + THIRD_LEN + FOURTH_LEN);
             let has = |bytes: &[u8]| seen.windows(bytes.len()).any(|window| window == bytes);
             assert!(has(b"kinfold pair 1"));
-            assert!(!has(b"amber") && !has(own(1).device.as_bytes()) && !has(own(2).device.as_bytes()));
+            assert!(!has(b"velvet") && !has(own(1).device.as_bytes()) && !has(own(2).device.as_bytes()));
         });
     }
 
@@ -552,7 +552,7 @@ mod tests {
     fn a_device_is_not_paired_with_itself_and_nobody_beyond_the_policy_is_asked() {
         run(async {
             let (at, host) = host();
-            let itself = join(own(1), &Secret::of_code("7-amber-falcon"), at, &LAN, &[]).await;
+            let itself = join(own(1), &Secret::of_code("7-velvet-island"), at, &LAN, &[]).await;
             assert!(matches!(itself, Err(MeetError::Pairing(PairingError::Itself))));
             host.abort();
             let far = join(own(2), &secrets().code, "203.0.113.7:25464".parse().unwrap(), &LAN, &[]).await;

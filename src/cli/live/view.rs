@@ -156,7 +156,7 @@ impl View {
         let devices = status.peers.iter().map(|peer| peer_row(peer, width)).collect();
         vec![
             section("Folders", 4, or_none(folders, "kinfold folder add PATH --name NAME")),
-            section("Devices", 2, or_none(devices, "kinfold device add ID --name NAME")),
+            section("Devices", 2, or_none(devices, "kinfold pair")),
             section("Waits for you", 2, waits),
             section("On its way", 2, moving.into_iter().map(|moving| moving_row(moving, width)).collect()),
             Section {

@@ -371,9 +371,9 @@ fn starting(seen: &mut Seen) {
     seen.run(&device, "pair --yes file");
     seen.run(&device, "pair --yes a/b");
     seen.run(&device, "pair --yes photo music");
-    seen.run(&device, "pair --yes 7-ambr-falcon --at 127.0.0.1:9");
+    seen.run(&device, "pair --yes 7-velvvt-island --at 127.0.0.1:9");
     seen.run(&device, "pair --yes data --at 127.0.0.1");
-    seen.run(&device, "pair --yes 7-amber-falcon --at nas.local");
+    seen.run(&device, "pair --yes 7-velvet-island --at nas.local");
     seen.run(&device, "pair --yes 7-zoo-zoo --at 127.0.0.1:9");
     seen.run(&device, "pair --yes kinfold:pair/KIN1QQQ");
     seen.run(&device, "pair --yes data --right king");
