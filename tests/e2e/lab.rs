@@ -79,6 +79,22 @@ impl Lab {
         b.serve();
         (a, b)
     }
+
+    /// Makes three devices that all trust each other and share [`DATA`]; their daemons do not run.
+    pub fn three(&self) -> [Device; 3] {
+        let devices = ["a", "b", "c"].map(|name| self.device(name));
+        for device in &devices {
+            for other in devices.iter().filter(|other| other.name != device.name) {
+                device.trusts(other);
+            }
+        }
+        let [a, others @ ..] = &devices;
+        a.ok(&["folder", "add", a.root_text(), "--name", DATA, "--share", "b", "--share", "c"]);
+        for other in others {
+            other.ok(&["folder", "accept", DATA, other.root_text(), "--from", "a"]);
+        }
+        devices
+    }
 }
 
 /// Finds a port that nobody listens on, outside the range from which the system takes its own.

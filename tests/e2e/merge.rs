@@ -168,3 +168,48 @@ fn a_folder_that_merges_texts_by_itself_does_so_on_all_devices_at_once_and_they_
         assert!(past.as_array().unwrap().iter().any(holds), "{name}: {past}");
     }
 }
+
+#[test]
+fn three_edits_apart_end_in_one_text() {
+    let lab = Lab::new();
+    let devices = lab.three();
+    let all: Vec<&Device> = devices.iter().collect();
+    devices.iter().for_each(Device::serve);
+    let lines: String = (0..30).map(|n| format!("line {n}\n")).collect();
+    let names: Vec<String> = (0..6).map(|n| format!("{n}.txt")).collect();
+    for name in &names {
+        devices[0].write(name, &lines);
+    }
+    wait_settled(&all);
+    for device in &devices {
+        device.ok(&["folder", "set", DATA, "merge=text"]);
+        wait_known(device, names.len());
+    }
+    devices.iter().for_each(Device::stop);
+    // Each has another line, and each is once the first and once the last.
+    let edit = |n: usize| format!("line {}, by {}\n", 5 + 10 * n, devices[n].name);
+    for (round, name) in names.iter().enumerate() {
+        for (n, device) in devices.iter().enumerate() {
+            let text = lines.replace(&format!("line {}\n", 5 + 10 * n), &edit(n));
+            write_at(device, name, text.as_bytes(), (round + n * (1 + round % 2)) as u64 % 3);
+        }
+    }
+    devices.iter().for_each(Device::serve);
+    let is_merged = |device: &&Device, name: &String| {
+        let text = device.read(name).unwrap_or_default();
+        (0..3).all(|n| text.contains(&edit(n)))
+    };
+    // What was merged here and there with other sides first is a conflict itself, and is merged as well.
+    wait_until("all texts hold all edits", || {
+        let is_done = |device: &&Device| {
+            names.iter().all(|name| is_merged(device, name)) && conflict_copies(&device.tree()).is_empty()
+        };
+        all.iter().all(is_done)
+    });
+    let tree = wait_settled(&all);
+    for name in &names {
+        let text = devices[0].read(name).unwrap();
+        assert_eq!(text.lines().count(), 30, "{name}: {text}");
+    }
+    assert_eq!(tree.len(), names.len(), "{tree:?}");
+}

@@ -18,22 +18,6 @@ use kinfold::wire::message::{Message, NextId};
 use crate::lab::{AMPLE, DATA, Device, Lab, conflict_copies, wait_settled, wait_until};
 use crate::puppet::{Puppet, id_of};
 
-/// Three devices that all trust each other and share a folder.
-fn three(lab: &Lab) -> [Device; 3] {
-    let devices = ["a", "b", "c"].map(|name| lab.device(name));
-    for device in &devices {
-        for other in devices.iter().filter(|other| other.name != device.name) {
-            device.trusts(other);
-        }
-    }
-    let [a, others @ ..] = &devices;
-    a.ok(&["folder", "add", a.root_text(), "--name", DATA, "--share", "b", "--share", "c"]);
-    for other in others {
-        other.ok(&["folder", "accept", DATA, other.root_text(), "--from", "a"]);
-    }
-    devices
-}
-
 fn config(device: &Device) -> Config {
     Config::load(&Paths::below(&device.home).unwrap()).unwrap()
 }
@@ -67,7 +51,7 @@ fn goes_on(devices: &[&Device], word: &str) {
 #[test]
 fn a_device_that_rotates_its_key_waits_for_who_is_away_and_goes_on_without_a_pairing() {
     let lab = Lab::new();
-    let devices = three(&lab);
+    let devices = lab.three();
     let [a, b, c] = &devices;
     devices.iter().for_each(Device::serve);
     goes_on(&[a, b, c], "before");
@@ -136,7 +120,7 @@ fn a_device_that_rotates_its_key_waits_for_who_is_away_and_goes_on_without_a_pai
 #[test]
 fn all_rotate_their_keys_at_once_and_meet_again() {
     let lab = Lab::new();
-    let devices = three(&lab);
+    let devices = lab.three();
     let all: Vec<_> = devices.iter().collect();
     devices.iter().for_each(Device::serve);
     goes_on(&all, "before");
@@ -154,7 +138,7 @@ fn all_rotate_their_keys_at_once_and_meet_again() {
 #[test]
 fn a_rotation_is_given_up_or_forced_and_who_did_not_know_is_named() {
     let lab = Lab::new();
-    let devices = three(&lab);
+    let devices = lab.three();
     let [a, b, c] = &devices;
     devices.iter().for_each(Device::serve);
     goes_on(&[a, b, c], "before");
