@@ -3,14 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
-use kinfold::model::id::{ContentId, Incarnation, Sequence};
+use kinfold::model::id::ContentId;
 use kinfold::model::path::RelPath;
-use kinfold::model::rights::Members;
-use kinfold::wire::message::{FolderHello, Hello, Message, Run, Want, WantItem};
+use kinfold::wire::message::{Hello, Message, Run, Want, WantItem};
 use kinfold::wire::past::WantHistory;
 
 use crate::lab::{DATA, Device, Lab, wait_settled, wait_until};
-use crate::puppet::{Puppet, id_of};
+use crate::puppet::{Puppet, claim};
 
 /// Writes a file on one device, and waits until the other has it.
 fn write_through(from: &Device, to: &Device, path: &str, content: &str) {
@@ -184,38 +183,23 @@ fn a_device_without_a_right_hears_nothing_of_the_past() {
     a.ok(&["device", "add", &puppet.id().to_string(), "--name", "puppet"]);
     let folder = a.folder(DATA).id;
     let ask = |is_member: bool| {
-        let connection = puppet.dial(id_of(&a), a.address).unwrap();
-        let (mut reader, mut writer) = connection.split();
-        let mut send = |message: &Message| {
-            let (header, body) = message.encode();
-            writer.send(message.kind(), &header, &body).and_then(|()| writer.flush()).unwrap();
-        };
-        let hello = FolderHello {
-            folder,
-            name: DATA.to_owned(),
-            holds: true,
-            incarnation: Incarnation(0xbad),
-            life: kinfold::model::id::Life::default(),
-            last: Sequence(0),
-            received: None,
-            members: Members::default(),
-        };
-        send(&Message::Hello(Hello { name: "puppet".to_owned(), folders: vec![hello] }));
+        let mut session = puppet.session(&a);
+        session.say(&Message::Hello(Hello { name: "puppet".to_owned(), folders: vec![claim(folder)] }));
         let path = RelPath::parse(b"secret").unwrap();
-        reader.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        session.reader.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         if is_member {
             // The folder's thread hears of the session before it hears the questions.
-            while reader.read().unwrap().kind != 0x11 {}
+            while session.reader.read().unwrap().kind != 0x11 {}
         }
-        send(&Message::WantHistory(WantHistory { request: 1, folder, top: None, after: None }));
+        session.say(&Message::WantHistory(WantHistory { request: 1, folder, top: None, after: None }));
         let run = Run { first: 0, offset: 0, lens: vec![5] };
         let items = vec![WantItem { path, content: ContentId([1; 32]), runs: vec![run] }];
-        send(&Message::Want(Want { request: 2, folder, items }));
-        send(&Message::Ping);
+        session.say(&Message::Want(Want { request: 2, folder, items }));
+        session.say(&Message::Ping);
         let mut heard = Vec::new();
         // What answers to the past comes by way of the folder, and may come after the pong.
-        reader.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        while let Ok(frame) = reader.read() {
+        session.reader.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        while let Ok(frame) = session.reader.read() {
             heard.extend(Message::decode(frame.kind, &frame.header, &frame.body).unwrap());
         }
         assert!(heard.contains(&Message::Pong), "{heard:?}");

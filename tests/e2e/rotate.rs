@@ -11,12 +11,11 @@ use kinfold::engine::session::succession::prove;
 use kinfold::keys::identity::Identity;
 use kinfold::model::id::DeviceId;
 use kinfold::model::rights::Right;
-use kinfold::net::connection::{FrameReader, FrameWriter};
 use kinfold::net::dial::DialError;
 use kinfold::wire::message::{Message, NextId};
 
 use crate::lab::{AMPLE, DATA, Device, Lab, conflict_copies, wait_settled, wait_until};
-use crate::puppet::{Puppet, id_of};
+use crate::puppet::{Puppet, Session, id_of};
 
 fn config(device: &Device) -> Config {
     Config::load(&Paths::below(&device.home).unwrap()).unwrap()
@@ -253,23 +252,7 @@ fn wait_until_at_once(mut is_true: impl FnMut() -> bool) {
     }
 }
 
-/// A session of a puppet with a device.
-struct Session {
-    reader: FrameReader,
-    writer: FrameWriter,
-}
-
 impl Session {
-    fn new(puppet: &Puppet, device: &Device) -> Self {
-        let (reader, writer) = puppet.dial(id_of(device), device.address).unwrap().split();
-        Self { reader, writer }
-    }
-
-    fn say(&mut self, message: &Message) {
-        let (header, body) = message.encode();
-        self.writer.send(message.kind(), &header, &body).and_then(|()| self.writer.flush()).unwrap();
-    }
-
     /// Says a next id, and returns what of it was noted when all that was said has been heard.
     fn says(&mut self, next: Option<NextId>) -> Option<DeviceId> {
         self.say(&Message::NextId(next));
@@ -300,7 +283,7 @@ fn a_peer_that_lies_about_a_rotated_key_or_changes_it_all_the_time_gains_nothing
     a.serve();
     let own = id_of(&a);
     let before = config(&a);
-    let mut session = Session::new(&puppet, &a);
+    let mut session = puppet.session(&a);
     let said = |key: &Identity, speaker: DeviceId, hearer: DeviceId| {
         let (id, shared) = (key.device_id(), key.agree(&own).unwrap());
         Some(NextId { id, proof: prove(&shared, &speaker, &id, &hearer) })
@@ -333,11 +316,11 @@ fn a_peer_that_lies_about_a_rotated_key_or_changes_it_all_the_time_gains_nothing
     }
     assert_eq!(config(&a), known);
     // Another device cannot have it as well.
-    let mut others = Session::new(&other, &a);
+    let mut others = other.session(&a);
     assert_eq!(others.says(said(next.identity(), other.id(), own)), None);
 
     // Once the next one was there, the former is nobody. Its rights are what they were.
-    let _session = Session::new(&next, &a);
+    let _session = next.session(&a);
     wait_until("it is known by its next id", || config(&a).device_named("puppet").unwrap().id == next.id());
     let error = puppet.dial(own, a.address).expect_err("it is let in no longer");
     assert!(matches!(error, DialError::NoAnswer { .. }), "{error:?}");

@@ -6,19 +6,18 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use kinfold::engine::session::handshake::FIRST_LEN;
-use kinfold::model::id::{ContentId, FolderId, Incarnation, Sequence};
+use kinfold::model::id::{ContentId, FolderId};
 use kinfold::model::path::RelPath;
-use kinfold::model::rights::Members;
 use kinfold::net::connection::Connection;
 use kinfold::net::dial::DialError;
-use kinfold::wire::message::{FolderHello, Hello, Message, WantRecipe};
+use kinfold::wire::message::{Hello, Message, WantRecipe};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 use crate::confined::pids;
 use crate::lab::{AMPLE, DATA, Lab, noise, wait_settled, wait_until};
 use crate::proxy::Proxy;
-use crate::puppet::{Puppet, id_of};
+use crate::puppet::{Puppet, claim, id_of};
 
 /// Sends bytes and returns all that comes back until the other end closes.
 fn send_raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
@@ -180,33 +179,19 @@ fn a_trusted_device_learns_nothing_of_folders_that_are_not_shared_with_it() {
     a.ok(&["device", "add", &puppet.id().to_string(), "--name", "puppet"]);
     let folder: FolderId = a.folder(DATA).id;
 
-    let (mut reader, mut writer) = puppet.dial(id_of(&a), a.address).unwrap().split();
-    let mut send = |message: &Message| {
-        let (header, body) = message.encode();
-        writer.send(message.kind(), &header, &body).and_then(|()| writer.flush()).unwrap();
-    };
+    let mut session = puppet.session(&a);
     // It claims to hold the folder, and asks for what it knows the name of.
-    let hello = FolderHello {
-        folder,
-        name: DATA.to_owned(),
-        holds: true,
-        incarnation: Incarnation(1),
-        life: kinfold::model::id::Life::default(),
-        last: Sequence(0),
-        received: None,
-        members: Members::default(),
-    };
-    send(&Message::Hello(Hello { name: "puppet".to_owned(), folders: vec![hello.clone()] }));
-    send(&Message::Folder(hello));
+    session.say(&Message::Hello(Hello { name: "puppet".to_owned(), folders: vec![claim(folder)] }));
+    session.say(&Message::Folder(claim(folder)));
     let path = RelPath::parse(b"secret.txt").unwrap();
-    send(&Message::WantRecipe(WantRecipe { request: 1, folder, path, content: ContentId([0; 32]) }));
+    session.say(&Message::WantRecipe(WantRecipe { request: 1, folder, path, content: ContentId([0; 32]) }));
     // Something that happens in the folder is not told either.
     a.write("more.txt", "more");
     wait_until("b has it", || b.has("more.txt"));
-    send(&Message::Ping);
-    reader.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    session.say(&Message::Ping);
+    session.reader.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let mut kinds = Vec::new();
-    while let Ok(frame) = reader.read() {
+    while let Ok(frame) = session.reader.read() {
         if frame.kind == 0x01 {
             match Message::decode(frame.kind, &frame.header, &frame.body).unwrap().unwrap() {
                 Message::Hello(hello) => assert!(hello.folders.is_empty(), "{hello:?}"),
