@@ -15,6 +15,7 @@ use crate::config::windows::WindowError;
 use crate::model::limits::CONFIG_LEN_MAX;
 use crate::model::limits::LABEL_LEN_MAX;
 use crate::model::limits::REVOCATIONS_MAX;
+use crate::model::shell::quoted;
 
 /// Why the configuration cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -327,11 +328,6 @@ impl EditError {
         };
         Some(hint.to_owned())
     }
-}
-
-fn quoted(name: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@%+".contains(c);
-    if name.chars().all(plain) { name.to_owned() } else { format!("'{}'", name.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ use crate::model::id::{DeviceId, DeviceTag, FolderId};
 use crate::model::path::RelPath;
 use crate::model::problem::{Problem, ProblemKind};
 use crate::model::record::Body;
+use crate::model::shell::quoted;
 
 /// Longest time that a scan which was asked for is waited for.
 const SCAN_WAIT_MAX: Duration = Duration::from_secs(3600);
@@ -262,7 +263,7 @@ impl Daemon {
         let more = by.counts.files().saturating_sub(named.len() as u64);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let name = &asked.name;
-        let word = attention::quoted(name);
+        let word = quoted(name);
         InboxItem {
             folder: Some(name.clone()),
             path: None,
@@ -322,7 +323,7 @@ impl Daemon {
         let is_away = |device: &&crate::config::Device| !state.sessions.contains_key(&device.id);
         let told = state.config.devices.iter().filter(is_away).filter_map(|device| {
             let last_ns = self.hub.sightings.of(&device.id)?;
-            attention::away(&device.name, &attention::quoted(&device.name), last_ns, wall_ns())
+            attention::away(&device.name, &quoted(&device.name), last_ns, wall_ns())
         });
         told.collect()
     }
@@ -358,7 +359,7 @@ impl Daemon {
                 return None;
             }
             let bytes = |blocks: u64| blocks.saturating_mul(fs.f_frsize);
-            attention::disk(&asked.name, &attention::quoted(&asked.name), bytes(fs.f_bavail), bytes(fs.f_blocks))
+            attention::disk(&asked.name, &quoted(&asked.name), bytes(fs.f_bavail), bytes(fs.f_blocks))
         });
         told.collect()
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::Device;
 use crate::control::types::{InboxItem, Time};
+use crate::model::shell::quoted;
 
 /// A device that was not connected for so long is told of.
 pub const AWAY_MAX: Duration = Duration::from_secs(14 * 86_400);
@@ -108,15 +109,6 @@ pub fn unheard(devices: &[String], since_ns: i64, now_ns: i64) -> Option<InboxIt
         detail: devices.join(", "),
         held: None,
     })
-}
-
-/// Returns a name as a shell reads it.
-pub fn quoted(name: &str) -> String {
-    if name.contains(|c: char| !c.is_alphanumeric() && !"-_.".contains(c)) {
-        format!("'{}'", name.replace('\'', "'\\''"))
-    } else {
-        name.to_owned()
-    }
 }
 
 #[cfg(test)]

@@ -13,5 +13,6 @@ pub mod recipe;
 pub mod record;
 pub mod revocation;
 pub mod rights;
+pub mod shell;
 pub mod stat;
 pub mod version;

@@ -37,6 +37,7 @@ use crate::config::load::DEFAULT_HISTORY_DAYS;
 use crate::config::load::DEFAULT_RESCAN_MINUTES;
 use crate::model::id::DeviceId;
 use crate::model::limits::IGNORE_FILE_LEN_MAX;
+use crate::model::shell::quoted;
 
 /// Arguments of `kinfold import`.
 #[derive(Debug, clap::Subcommand)]
@@ -312,8 +313,8 @@ fn report(read: &Syncthing, outcomes: &[Outcome], own: Option<&str>, here: &str,
         };
         for device in folder.devices.iter().filter(|id| Some(id.as_str()) != own) {
             let with = read.devices.iter().find(|known| known.id == *device).map_or(device, |known| &known.name);
-            let with = quoted(&format!("{with}{right}"));
-            shares.entry(device).or_default().push(format!("kinfold folder share {} {with}", quoted(name)));
+            let with = quoted(&escaped(&format!("{with}{right}")));
+            shares.entry(device).or_default().push(format!("kinfold folder share {} {with}", quoted(&escaped(name))));
         }
     }
     if !read.notes.is_empty() {
@@ -329,7 +330,7 @@ fn report(read: &Syncthing, outcomes: &[Outcome], own: Option<&str>, here: &str,
         device_lines(device, shares.get(device.id.as_str())).iter().try_for_each(output::say)?;
     }
     output::say("Then, on each of these devices, into the directory where the folder lies there already:")?;
-    output::say(format_args!("  kinfold folder accept NAME PATH --from {}", quoted(here)))?;
+    output::say(format_args!("  kinfold folder accept NAME PATH --from {}", quoted(&escaped(here))))?;
     let last = "Let only one of the two programs run in a folder: stop Syncthing before kinfold is started.";
     output::say(last)
 }
@@ -383,17 +384,8 @@ fn device_lines(device: &Device, shares: Option<&Vec<String>>) -> Vec<String> {
     let name = if device.name.is_empty() { "unnamed" } else { &device.name };
     let mut lines = vec![format!("  {} ({})", escaped(name), escaped(&device.id))];
     let addresses: String = device.addresses.iter().map(|address| format!(" --address {address}")).collect();
-    lines.push(format!("    kinfold device add ID --name {}{addresses}", quoted(name)));
+    lines.push(format!("    kinfold device add ID --name {}{addresses}", quoted(&escaped(name))));
     lines.extend(shares.into_iter().flatten().map(|share| format!("    {share}")));
     lines.extend(device.notes.iter().map(|note| format!("    {}", printable(note))));
     lines
-}
-
-/// Returns a word as a shell reads it.
-fn quoted(word: &str) -> String {
-    let word = escaped(word);
-    if word.chars().all(|c| c.is_alphanumeric() || "-_./:~".contains(c)) && !word.is_empty() {
-        return word;
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
 }
