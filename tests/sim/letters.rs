@@ -62,7 +62,8 @@ impl World {
         let holds = |n: usize| {
             let Some(folder) = &self.devices[n].folder else { return false };
             let known = folder.index().local(at).unwrap();
-            !folder.index().is_dirty() && known.is_some_and(|local| local.stat == self.devices[n].disk.stat(at))
+            let stat = self.devices[n].disk.stat(at);
+            !folder.index().is_dirty() && stat.is_some() && known.is_some_and(|local| local.stat == stat)
         };
         holds(n) && (0..self.devices.len()).any(|other| other != n && !self.is_damaged(other, at) && holds(other))
     }
@@ -125,7 +126,7 @@ impl World {
                     None => true,
                 };
                 if !(is_right || letter.is_unsure && !self.is_damaged(n, path)) {
-                    let should = if letter.removed_by.is_some() { "is back" } else { "is damaged" };
+                    let should = if self.is_damaged(n, path) { "is damaged" } else { "is back" };
                     self.fail(&format!("the letter {path} {should} on {n}"));
                 }
             }
