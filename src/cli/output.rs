@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::cli::error::Failure;
 use crate::control::types::Time;
 use crate::model::path::Escaped;
+use crate::model::shell::quoted;
 
 /// Writes a line of text.
 pub fn say(line: impl Display) -> Result<(), Failure> {
@@ -38,6 +39,11 @@ pub fn write(text: &str) -> Result<(), Failure> {
 /// Returns a name as it may be shown.
 pub fn escaped(name: &str) -> String {
     Escaped(name.as_bytes()).to_string()
+}
+
+/// Returns a name as a word of a command line that is shown: it steers neither the terminal nor, once pasted, a shell.
+pub fn word(name: &str) -> String {
+    quoted(&escaped(name))
 }
 
 /// Returns a message as it may be shown; backslashes stay, for names in it are escaped already.
@@ -102,6 +108,14 @@ mod tests {
         let json = ascii_safe(&serde_json::to_string(name).unwrap());
         assert_eq!(json, "\"a\\u202e\\u009b\\u007fé\\\\\\u001b\"");
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), name);
+    }
+
+    #[test]
+    fn a_word_of_a_command_line_steers_neither_a_terminal_nor_a_shell() {
+        assert_eq!(word("Photos-2026"), "Photos-2026");
+        assert_eq!(word("it's; rm"), r"'it'\''s; rm'");
+        let hostile = word("a\x1b[2J\u{202e}");
+        assert!(hostile.starts_with("'a") && !hostile.contains(['\x1b', '\u{202e}']), "{hostile}");
     }
 
     #[test]

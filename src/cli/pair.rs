@@ -45,7 +45,6 @@ use crate::model::id::DeviceId;
 use crate::model::id::FolderId;
 use crate::model::limits::PAIRING_ADDRESSES_MAX;
 use crate::model::rights::Right;
-use crate::model::shell::quoted;
 
 use pairing::Introduction;
 use pairing::Meeting;
@@ -415,8 +414,8 @@ impl Pairing<'_> {
             }
             Folder::Offered { name: folder } => format!(
                 "`{name}` is trusted now; to take its folder: kinfold folder accept {} PATH --from {}",
-                quoted(&output::escaped(folder)),
-                quoted(&output::escaped(&device.name))
+                output::word(folder),
+                output::word(&device.name)
             ),
             Folder::None => format!("`{name}` is trusted now"),
         })?;

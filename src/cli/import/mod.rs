@@ -313,8 +313,8 @@ fn report(read: &Syncthing, outcomes: &[Outcome], own: Option<&str>, here: &str,
         };
         for device in folder.devices.iter().filter(|id| Some(id.as_str()) != own) {
             let with = read.devices.iter().find(|known| known.id == *device).map_or(device, |known| &known.name);
-            let with = quoted(&escaped(&format!("{with}{right}")));
-            shares.entry(device).or_default().push(format!("kinfold folder share {} {with}", quoted(&escaped(name))));
+            let with = output::word(&format!("{with}{right}"));
+            shares.entry(device).or_default().push(format!("kinfold folder share {} {with}", output::word(name)));
         }
     }
     if !read.notes.is_empty() {
@@ -330,7 +330,7 @@ fn report(read: &Syncthing, outcomes: &[Outcome], own: Option<&str>, here: &str,
         device_lines(device, shares.get(device.id.as_str())).iter().try_for_each(output::say)?;
     }
     output::say("Then, on each of these devices, into the directory where the folder lies there already:")?;
-    output::say(format_args!("  kinfold folder accept NAME PATH --from {}", quoted(&escaped(here))))?;
+    output::say(format_args!("  kinfold folder accept NAME PATH --from {}", output::word(here)))?;
     let last = "Let only one of the two programs run in a folder: stop Syncthing before kinfold is started.";
     output::say(last)
 }
@@ -384,7 +384,7 @@ fn device_lines(device: &Device, shares: Option<&Vec<String>>) -> Vec<String> {
     let name = if device.name.is_empty() { "unnamed" } else { &device.name };
     let mut lines = vec![format!("  {} ({})", escaped(name), escaped(&device.id))];
     let addresses: String = device.addresses.iter().map(|address| format!(" --address {address}")).collect();
-    lines.push(format!("    kinfold device add ID --name {}{addresses}", quoted(&escaped(name))));
+    lines.push(format!("    kinfold device add ID --name {}{addresses}", output::word(name)));
     lines.extend(shares.into_iter().flatten().map(|share| format!("    {share}")));
     lines.extend(device.notes.iter().map(|note| format!("    {}", printable(note))));
     lines
